@@ -1,0 +1,106 @@
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from countsdiff.cli._io import InputError, blame, check_output, read, report, write
+
+
+class Output(StrEnum):
+    """What to write for every imputed entry."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+    LOG_MEAN = "log_mean"
+    SAMPLE = "sample"
+
+
+class Accelerator(StrEnum):
+    """What to compute on."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+def impute(
+    source: Annotated[Path, Argument(metavar="IN.h5ad", help="Raw counts; the file stays as it is.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="OUT.h5ad", help="File to write: the input and a new layer.")],
+    layer: Annotated[
+        str | None, Option(help="Layer with the counts.", show_default="counts if there is one, else X")
+    ] = None,
+    missing_layer: Annotated[
+        str | None,
+        Option(help="Boolean layer, true where a count is missing. Without one, NaN is missing, or else every zero."),
+    ] = None,
+    output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
+    n_samples: Annotated[int, Option(min=1, help="Number of draws of --output sample.")] = 1,
+    seed: Annotated[int, Option(help="Seed of training and of samples.")] = 0,
+    model: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Use this saved model; genes are matched by name.", show_default="train one"),
+    ] = None,
+    save_model: Annotated[Path | None, Option(metavar="DIR", help="Folder to create for the trained model.")] = None,
+    batch_key: Annotated[str | None, Option(help="Column of obs with the batch.")] = None,
+    labels_key: Annotated[str | None, Option(help="Column of obs with the label.")] = None,
+    genes: Annotated[
+        int | None, Option(min=1, help="Impute the most variable genes only, this many.", show_default="all")
+    ] = None,
+    steps: Annotated[
+        int | None, Option(min=1, help="Length of training.", show_default="from the number of cells")
+    ] = None,
+    key_added: Annotated[str, Option(help="Layer to write.")] = "imputed",
+    accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Impute the missing counts of an .h5ad file, or its zeros if none are marked as missing."""
+    start = time.perf_counter()
+    check_output(out, source)
+    if n_samples > 1 and output is not Output.SAMPLE:
+        raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
+    training: dict[str, Any] = {"batch_key": batch_key, "labels_key": labels_key, "genes": genes, "steps": steps}
+    for name, value in (training | {"save_model": save_model}).items():
+        if model is not None and value is not None:
+            raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
+    if save_model is not None and save_model.exists():
+        raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
+    adata = read(source)
+
+    from countsdiff.cli import _job
+    from countsdiff.cli._training import silence
+
+    silence()
+    layers = {"layer": layer, "missing_layer": missing_layer}
+    with blame(source):
+        if model is None:
+            job = _job.train(adata, **layers, **training, seed=seed, accelerator=accelerator.value, quiet=quiet)
+        else:
+            job = _job.load(model, adata, **layers)
+        # a trained model knows its missing entries; a loaded one has not seen these
+        missing = None if model is None else missing_layer
+        record = job.impute(key_added, missing=missing, output=output.value, n_samples=n_samples, seed=seed)
+    if save_model is not None:
+        with blame(save_model):
+            job.model.save(str(save_model))
+    with blame(out):
+        write(adata, out)
+    if not quiet:
+        n_left = adata.n_vars - len(job.columns)
+        report(
+            f"Imputed {_what(record)} of {adata.n_obs:,} cells × {len(job.columns):,} genes ({output.value}) "
+            f"in {time.perf_counter() - start:.0f} s.",
+            f"The other {n_left:,} genes keep their counts." if n_left else None,
+            f"Saved the model to {save_model}." if save_model else None,
+            f"Wrote {out}, {_where(key_added, n_samples)}.",
+        )
+
+
+def _what(record: dict[str, Any]) -> str:
+    return f"{record['n_imputed']:,} {'zeros' if record['rewrite'] == 'zeros' else 'missing entries'}"
+
+
+def _where(key_added: str, n_samples: int) -> str:
+    return f"layer {key_added}" if n_samples == 1 else f"layers {key_added}_0 to {key_added}_{n_samples - 1}"

@@ -1,0 +1,104 @@
+"""Reading and writing files so that nothing is lost, and saying in one sentence what is wrong with them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class InputError(Exception):
+    """Something that the user gave is wrong; the message is one sentence that says what, and what to do."""
+
+
+@contextmanager
+def blame(path: Path) -> Iterator[None]:
+    """Turn complaints about data into an :class:`InputError` that names the file they came from."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (ValueError, KeyError, OSError, MisconfigurationException) as error:
+        # the text of a KeyError is the repr of its argument
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise InputError(f"{path}: {' '.join(str(message).split())}") from error
+
+
+def read(path: Path) -> "AnnData":
+    """Read an .h5ad file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no .h5ad file, or only a part of one.
+    """
+    import anndata
+    import h5py
+
+    if not path.is_file():
+        raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: no permission to read this file.")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path}: this is not an .h5ad file; write one with adata.write_h5ad().")
+    try:
+        with h5py.File(path, "r") as file:
+            is_anndata = "obs" in file and "var" in file
+        if not is_anndata:
+            raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
+        return anndata.read_h5ad(path)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split())
+        raise InputError(f"{path}: this file cannot be read, {cause}; copy or write it again.") from error
+
+
+def check_output(path: Path, *inputs: Path) -> None:
+    """Check that `path` can be written, and is none of the files that are read.
+
+    Raises
+    ------
+    InputError
+        If it cannot, or is one of them, be it under another name (a link).
+    """
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; name a file to write.")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no folder {folder}; create it first.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: no permission to write to {folder}.")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails."""
+    path = path.resolve()
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(adata: "AnnData", path: Path) -> None:
+    """Write an .h5ad file; a reader of `path` sees the old file or the whole new one."""
+    with atomic(path) as temporary:
+        # level 1: imputed means do not compress better with more effort
+        adata.write_h5ad(temporary, compression="gzip", compression_opts=1)
+
+
+def default_layer(adata: "AnnData") -> str | None:
+    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
+    return "counts" if "counts" in adata.layers else None
+
+
+def report(*lines: str | None) -> None:
+    """Print the lines there are to standard output."""
+    print(*(line for line in lines if line is not None), sep="\n")

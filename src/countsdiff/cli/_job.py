@@ -1,0 +1,144 @@
+"""From a file's data to a model that can impute them, and back. Heavy: import in handlers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from countsdiff import CountsDiffImputer, pp
+from countsdiff.cli._io import InputError, blame, default_layer
+from countsdiff.cli._training import progress_bar
+from countsdiff.model._data import align_genes, check_counts, get_layer
+from countsdiff.pp._impute import borrow, changed_layers
+
+
+@dataclass
+class Job:
+    """A trained model and the data it is to impute.
+
+    Attributes
+    ----------
+    model
+        The model.
+    adata
+        Data of the file.
+    work
+        Those genes of `adata` that the model knows, in its order.
+    columns
+        Their columns in `adata`.
+    layer
+        Layer of `adata` with the counts; None for ``X``.
+    missing_layer
+        Layer of `adata` that says which entries are missing, or None.
+    """
+
+    model: CountsDiffImputer
+    adata: AnnData
+    work: AnnData
+    columns: NDArray[np.intp]
+    layer: str | None
+    missing_layer: str | None
+
+    def impute(self, key_added: str, **kwargs: Any) -> dict[str, Any]:
+        """Impute, write the result to ``adata`` in full shape, and return the record of what was done."""
+        before = dict(self.work.layers)
+        self.model.impute(self.work, key_added=key_added, **kwargs)
+        for name, matrix in changed_layers(self.work, before).items():
+            self.adata.layers[name] = self._widen(matrix)
+        records = self.work.uns["countsdiff"]
+        records[key_added]["layer"] = self.layer or "X"
+        self.adata.uns["countsdiff"] = records
+        return records[key_added]
+
+    def _widen(self, matrix: Any) -> Any:
+        """`matrix` in its columns; the counts in all others, NaN where they are missing."""
+        if np.array_equal(self.columns, np.arange(self.adata.n_vars)):
+            return matrix
+        others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
+        order = np.argsort(np.concatenate([self.columns, others]))
+        rest = _with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
+        n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (matrix, rest))
+        if sparse.issparse(rest) and 3 * n_filled < self.adata.n_obs * self.adata.n_vars:
+            return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
+        blocks = [m.toarray() if sparse.issparse(m) else m for m in (matrix, rest)]
+        return np.concatenate(blocks, axis=1)[:, order]
+
+
+def train(
+    adata: AnnData,
+    *,
+    layer: str | None,
+    missing_layer: str | None,
+    batch_key: str | None,
+    labels_key: str | None,
+    genes: int | None,
+    steps: int | None,
+    seed: int,
+    accelerator: str,
+    quiet: bool,
+) -> Job:
+    """Train a model on `adata`, or on its `genes` most variable genes."""
+    layer = layer or default_layer(adata)
+    columns = np.arange(adata.n_vars)
+    if genes is not None:
+        check_counts(adata, layer)
+        observed = AnnData(_with_missing_as(0.0, adata, layer, missing_layer))
+        columns = np.flatnonzero(pp.highly_variable(observed, genes))
+    work = borrow(adata if len(columns) == adata.n_vars else adata[:, columns].copy())
+    CountsDiffImputer.setup_anndata(
+        work, layer=layer, missing_layer=missing_layer, batch_key=batch_key, labels_key=labels_key
+    )
+    model = CountsDiffImputer(work, seed=seed)
+    with progress_bar(quiet=quiet) as arguments:
+        model.train(steps, seed=seed, accelerator=accelerator, **arguments)
+    return Job(model, adata, work, columns, layer, missing_layer)
+
+
+def load(folder: Path, adata: AnnData, *, layer: str | None, missing_layer: str | None) -> Job:
+    """Load a trained model, and put the counts where it looks for them: in its layer, its genes in its order."""
+    if not (folder / "model.pt").is_file():
+        raise InputError(f"{folder}: there is no saved model in this folder; --save-model writes one.")
+    with blame(folder):
+        model = CountsDiffImputer.load(str(folder), adata=False)
+    registered = model.registry_["setup_args"]
+    layer = layer or _present(registered["layer"], adata) or default_layer(adata)
+    get_layer(adata, layer)
+    names = np.asarray(model.get_var_names())
+    known = adata[:, adata.var_names.isin(names)] if adata.var_names.is_unique else adata
+    align_genes(known.var_names, names)
+    columns = adata.var_names.get_indexer(names)
+    work = borrow(adata[:, columns].copy())
+    if registered["layer"] is None:
+        work.X = get_layer(work, layer)
+    else:
+        work.layers[registered["layer"]] = get_layer(work, layer)
+    missing_layer = missing_layer or _present(registered["missing_layer"], adata)
+    return Job(model, adata, work, columns, layer, missing_layer)
+
+
+def _present(layer: str | None, adata: AnnData) -> str | None:
+    return layer if layer in adata.layers else None
+
+
+def _with_missing_as(value: float, adata: AnnData, layer: str | None, missing_layer: str | None) -> Any:
+    """Counts in float32, CSR if sparse, with `value` where they are missing."""
+    counts = get_layer(adata, layer).astype(np.float32)
+    if sparse.issparse(counts):
+        counts = sparse.csr_matrix(counts)
+    if missing_layer is not None:
+        missing = get_layer(adata, missing_layer).astype(bool)
+        if sparse.issparse(counts):
+            marks = sparse.csr_matrix(missing, dtype=np.float32)
+            marks.eliminate_zeros()
+            counts = counts - counts.multiply(marks)
+            marks.data[:] = value
+            counts = (counts + marks).tocsr()
+        else:
+            counts[missing.toarray() if sparse.issparse(missing) else missing] = value
+    entries = counts.data if sparse.issparse(counts) else counts
+    entries[np.isnan(entries)] = value
+    return counts

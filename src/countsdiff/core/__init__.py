@@ -1,0 +1,54 @@
+"""The diffusion model itself, on tensors: schedules, thinning, losses, denoiser, guidance, sampler.
+
+Convention, everywhere: t = 0 is data, t = 1 is the empty state, p(t) the share of molecules that survives. Counts are
+float32 tensors that hold whole numbers. Nothing here knows of AnnData, scvi-tools or Lightning.
+"""
+
+from countsdiff.core.counting import CountLaw
+from countsdiff.core.denoiser import Backbone, Context, Denoiser, Evidence, Intensity
+from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.guidance import ClassifierFreeGuidance, Guidance
+from countsdiff.core.loss import TimeSampler, bregman_loss, get_weight, negative_binomial_loss
+from countsdiff.core.process import NoisedCounts, bridge, noise, thin
+from countsdiff.core.random import RowGenerator
+from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
+from countsdiff.core.schedule import (
+    CosineSchedule,
+    CustomSchedule,
+    LinearSchedule,
+    LogitLinearSchedule,
+    ScheduleValue,
+    SurvivalSchedule,
+    get_schedule,
+)
+
+__all__ = [
+    "Backbone",
+    "ClassifierFreeGuidance",
+    "Context",
+    "CosineSchedule",
+    "CountLaw",
+    "CustomSchedule",
+    "Denoiser",
+    "Evidence",
+    "ExponentialMovingAverage",
+    "Guidance",
+    "Intensity",
+    "LinearSchedule",
+    "LogitLinearSchedule",
+    "NoisedCounts",
+    "RowGenerator",
+    "SamplerConfig",
+    "SamplerState",
+    "ScheduleValue",
+    "SurvivalSchedule",
+    "TimeSampler",
+    "bregman_loss",
+    "bridge",
+    "get_schedule",
+    "get_weight",
+    "negative_binomial_loss",
+    "noise",
+    "sample",
+    "thin",
+]

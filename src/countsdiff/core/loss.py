@@ -1,0 +1,136 @@
+"""What the network is trained on: when to look (TimeSampler), and how wrong it was (Bregman, negative binomial)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from countsdiff.core.schedule import ScheduleValue, Spacing, SurvivalSchedule
+
+LossWeight = Callable[[ScheduleValue], Tensor]
+
+_WEIGHTS: dict[str, LossWeight] = {
+    # the evidence lower bound of the pure-death process: rate of births −p′/(1−p)
+    "elbo": lambda value: -value.dp / (1.0 - value.p),
+    "paper": lambda value: -value.dp,
+    "unit": lambda value: torch.ones_like(value.p),
+}
+
+
+def get_weight(weight: str | LossWeight) -> LossWeight:
+    """Return a loss weight w(p, p′) from its name (elbo, paper, unit) or a function of a :class:`ScheduleValue`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if callable(weight):
+        return weight
+    if weight not in _WEIGHTS:
+        raise ValueError(f"Unknown loss weight {weight!r}; choose one of {sorted(_WEIGHTS)} or give a function.")
+    return _WEIGHTS[weight]
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Survival probabilities drawn for a batch, and the factor that makes their average loss the weighted integral.
+
+    Attributes
+    ----------
+    p
+        Survival probability per row, shape ``(n_obs, 1)``.
+    weight
+        w(t) / density(t) per row, shape ``(n_obs, 1)``.
+    """
+
+    p: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class TimeSampler:
+    """Draws stratified noise levels: the rows of a batch share the unit interval evenly, which cuts the variance.
+
+    With the elbo weight and draws uniform in p, the loss does not depend on the schedule (docs/theory).
+
+    Parameters
+    ----------
+    schedule
+        Survival schedule.
+    weight
+        Loss weight, see :func:`get_weight`.
+    spacing
+        Draw uniformly in survival probability (``"p"``) or in time (``"t"``, the paper).
+    share_empty
+        Share of rows that sit at p = 0 exactly, where one-pass imputation and every sample begin.
+    largest_p
+        Upper end of the survival probabilities: near p = 1 little is left to predict, and 1 / (1 − p) explodes.
+    """
+
+    schedule: SurvivalSchedule
+    weight: str | LossWeight = "elbo"
+    spacing: Spacing = "p"
+    share_empty: float = 0.5
+    largest_p: float = 0.98
+
+    def __call__(
+        self, n_obs: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+    ) -> NoiseLevels:
+        """Draw noise levels for `n_obs` rows, in random order."""
+        strata = torch.randperm(n_obs, generator=generator, device=device)
+        even = (strata + torch.rand(n_obs, generator=generator, device=device)) / n_obs
+        empty = even < self.share_empty
+        # the rows that are left share the unit interval as evenly as all of them did
+        even = ((even - self.share_empty) / (1.0 - self.share_empty)).clamp(0.0, 1.0)
+        if self.spacing == "p":
+            p = even * self.largest_p
+        else:
+            p = self.schedule(even).p.clamp(max=self.largest_p)
+        p = torch.where(empty, torch.zeros_like(p), p)
+        # the slope vanishes at the very ends (0 / 0 in the weight): look at it just inside
+        inside = p.clamp(min=1e-3)
+        value = ScheduleValue(p=inside, dp=self.schedule.slope(self.schedule.inverse(inside)))
+        weight = get_weight(self.weight)(value)
+        if self.spacing == "p":
+            weight = weight / -value.dp
+        return NoiseLevels(p=p.unsqueeze(1), weight=weight.unsqueeze(1))
+
+
+def bregman_loss(rate: Tensor, lost: Tensor) -> Tensor:
+    """Bregman divergence of the Poisson likelihood up to a constant, r − y log r, per entry.
+
+    Parameters
+    ----------
+    rate
+        Predicted lost counts r > 0 (CountsDiff, arXiv 2604.03779). Minimised by r = E[y | x_t].
+    lost
+        y = x_0 − x_t.
+    """
+    return rate - lost * torch.log(rate + 1e-12)
+
+
+def negative_binomial_loss(lost: Tensor, shape: Tensor, mean: Tensor) -> Tensor:
+    """Negative log-likelihood of NegBin(shape, mean) per entry, up to log y!, which no parameter touches.
+
+    Parameters
+    ----------
+    lost
+        Whole numbers y.
+    shape
+        Shape > 0; the variance is mean + mean² / shape.
+    mean
+        Mean > 0.
+    """
+    total = shape + mean
+    return -_log_rising(shape, lost) + shape * torch.log(total / shape) - lost * torch.log((mean + 1e-12) / total)
+
+
+def _log_rising(shape: Tensor, lost: Tensor) -> Tensor:
+    """Return log Γ(shape + y) − log Γ(shape): zero where y is, so the CPU works on the other entries only."""
+    if lost.device.type != "cpu":
+        return torch.lgamma(shape + lost) - torch.lgamma(shape)
+    at = lost.nonzero(as_tuple=True)
+    some = shape[at]
+    return torch.zeros_like(shape).index_put(at, torch.lgamma(some + lost[at]) - torch.lgamma(some))

@@ -1,0 +1,139 @@
+"""The forward process (binomial thinning) and its exact reverse bridge, in terms of survival probabilities."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from countsdiff.core.counting import binomial_quantile
+from countsdiff.core.random import RowGenerator
+
+
+@dataclass(frozen=True)
+class NoisedCounts:
+    """Counts after thinning, and what the thinning took away.
+
+    Attributes
+    ----------
+    x_t
+        Surviving counts on noised entries, zero elsewhere; shape ``(n_obs, n_vars)``.
+    lost
+        x_0 − x_t on noised entries, zero elsewhere: what a denoiser has to predict.
+    p
+        Survival probability of each row, shape ``(n_obs, 1)``.
+    noised
+        Which entries are noised; boolean.
+    """
+
+    x_t: Tensor
+    lost: Tensor
+    p: Tensor
+    noised: Tensor
+
+
+def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
+    """Binomial thinning: every molecule survives on its own with probability `p`.
+
+    Parameters
+    ----------
+    counts
+        Whole numbers as float32.
+    p
+        Survival probabilities in [0, 1], broadcast against `counts`.
+    generator
+        Source of randomness, on the device of `counts`.
+
+    Returns
+    -------
+    Tensor
+        x_t ~ Bin(counts, p), same shape as `counts`.
+
+    Notes
+    -----
+    On the CPU only non-zero counts are drawn (single-cell counts are nine tenths zeros). On a GPU, finding them would
+    make the host wait for the device, so all entries are drawn at once.
+    """
+    probability = torch.as_tensor(p, dtype=counts.dtype, device=counts.device).expand_as(counts)
+    if counts.device.type != "cpu":
+        return torch.binomial(counts, probability, generator=generator)
+    flat = counts.flatten()
+    at = flat.nonzero().squeeze(1)
+    thinned = torch.zeros_like(flat)
+    thinned[at] = torch.binomial(flat[at], probability.flatten()[at], generator=generator)
+    return thinned.view_as(counts)
+
+
+def noise(x_0: Tensor, p: Tensor, noised: Tensor, generator: torch.Generator | None = None) -> NoisedCounts:
+    """Forward process on the noised entries: x_t | x_0 ~ Bin(x_0, p).
+
+    Parameters
+    ----------
+    x_0
+        Counts, shape ``(n_obs, n_vars)``.
+    p
+        Survival probability of each row, shape ``(n_obs, 1)``.
+    noised
+        Entries to noise, boolean, shape ``(n_obs, n_vars)``.
+    generator
+        Source of randomness.
+    """
+    target = x_0 * noised
+    x_t = thin(target, p, generator)
+    return NoisedCounts(x_t=x_t, lost=target - x_t, p=p, noised=noised)
+
+
+def attrition_limit(p_t: float, p_s: float) -> float:
+    """Largest share of molecules that a reverse step t → s may kill: σ_max = min(1, (1 − p_s) / p_t)."""
+    return 1.0 if p_t == 0.0 else min(1.0, (1.0 - p_s) / p_t)
+
+
+def birth_exposure(p_t: float, p_s: float, attrition: float) -> float:
+    """Survival probability that a reverse step t → s has to make up for by births: p_s − (1 − σ) p_t.
+
+    Divided by 1 − p_t it is the chance β that a molecule lost so far is born in this step; then x_s | x_0 keeps its law
+    Bin(x_0, p_s) for every σ, because (1 − σ) p_t + β (1 − p_t) = p_s.
+
+    Raises
+    ------
+    ValueError
+        If σ lies outside [0, σ_max], where β would leave [0, 1].
+    """
+    limit = attrition_limit(p_t, p_s)
+    if not 0.0 <= attrition <= limit:
+        raise ValueError(f"Attrition {attrition:g} lies outside [0, {limit:g}] for the step p = {p_t:g} → {p_s:g}.")
+    return p_s - (1.0 - attrition) * p_t
+
+
+def survivors(x_t: Tensor, attrition: float, generator: RowGenerator) -> Tensor:
+    """Molecules that outlive a reverse step with attrition σ: Bin(x_t, 1 − σ)."""
+    if attrition == 0.0:
+        return x_t
+    return binomial_quantile(generator.uniform(*x_t.shape[1:]), x_t, torch.full_like(x_t, 1.0 - attrition))
+
+
+def bridge(
+    x_t: Tensor, lost: Tensor, p_t: float, p_s: float, *, attrition: float = 0.0, generator: RowGenerator
+) -> Tensor:
+    """Exact reverse step x_t → x_s when the lost counts x_0 − x_t are known.
+
+    Parameters
+    ----------
+    x_t
+        Counts at survival probability `p_t`.
+    lost
+        x_0 − x_t, whole numbers.
+    p_t, p_s
+        Survival probabilities before and after the step, ``p_t < p_s``.
+    attrition
+        Share σ of the present molecules that dies in the step.
+    generator
+        Row-wise source of randomness.
+
+    Returns
+    -------
+    Tensor
+        Bin(x_t, 1 − σ) + Bin(x_0 − x_t, β).
+    """
+    beta = birth_exposure(p_t, p_s, attrition) / (1.0 - p_t)
+    alive = survivors(x_t, attrition, generator)
+    return alive + binomial_quantile(generator.uniform(*x_t.shape[1:]), lost, torch.full_like(x_t, beta))

@@ -1,0 +1,49 @@
+"""Random numbers that belong to a row, so that results do not depend on batches, chunks or workers."""
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed 64-bit integer
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's ``>>`` copies the sign bit)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """Finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection of 64-bit integers that scatters every bit."""
+    z = (z ^ _shift_right(z, 30)) * -4658895280553007687
+    z = (z ^ _shift_right(z, 27)) * -7723592293110705685
+    return z ^ _shift_right(z, 31)
+
+
+class RowGenerator:
+    """An independent SplitMix64 stream for every row of a batch.
+
+    A draw depends on the seed, the row's key, and how many numbers that row has drawn before: never on which other rows
+    share the batch, nor on the device.
+
+    Parameters
+    ----------
+    seed
+        Seed of the whole run.
+    keys
+        One 64-bit integer per row, shape ``(n_obs,)``; rows with equal keys draw equal numbers.
+    stream
+        Number of an independent repetition under the same seed, such as one of several samples.
+    """
+
+    def __init__(self, seed: int, keys: Tensor, stream: int = 0):
+        self._state = _mix(_mix(_mix(keys.to(torch.int64)) + seed) + stream)
+        self._drawn = 0
+
+    def uniform(self, *event_shape: int) -> Tensor:
+        """Uniform numbers strictly between 0 and 1, shape ``(n_obs, *event_shape)``, float32."""
+        n_numbers = int(torch.Size(event_shape).numel())
+        counter = torch.arange(self._drawn + 1, self._drawn + n_numbers + 1, device=self._state.device)
+        self._drawn += n_numbers
+        bits = _mix(self._state.unsqueeze(1) + counter * _GOLDEN)
+        # float32 holds 24 bits exactly; the half keeps 0 and 1 out, where quantile functions are infinite
+        uniform = (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
+        return uniform.view(-1, *event_shape)

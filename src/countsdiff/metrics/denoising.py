@@ -1,0 +1,51 @@
+"""Scores of denoised cells against molecules that were held out."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+_ROWS = 1024  # cells made dense at a time
+
+
+def open_problems_mse(test_counts: Any, denoised: Any, target_sum: float = 1e4) -> float:
+    """Mean squared error of Open Problems' denoising task, on ``log1p`` of normalised cells.
+
+    Over all entries. Invariant to the depth of each cell, so `denoised` may be at any depth. The estimator it
+    rewards is not the mean of the counts but that of their logarithm.
+
+    Parameters
+    ----------
+    test_counts, denoised
+        Held-out counts and denoised expression, shape ``(n_obs, n_vars)``, dense or scipy sparse.
+    target_sum
+        Sum to which every cell is scaled; a cell without counts stays at zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are no entries, or a value is negative.
+
+    References ---------- Batson, Royer & Webber (2019), Molecular cross-validation for single-cell RNA-seq,
+    bioRxiv 786269; Open Problems in Single-Cell Analysis, task ``denoising``, metric ``mse``.
+    """
+    test, denoised = (m.tocsr() if sparse.issparse(m) else np.asarray(m) for m in (test_counts, denoised))
+    if test.shape != denoised.shape or test.ndim != 2:
+        raise ValueError(f"need two matrices of one shape (n_obs, n_vars); got {test.shape} and {denoised.shape}")
+    n_entries = test.shape[0] * test.shape[1]
+    if n_entries == 0:
+        raise ValueError(f"there is nothing to score: the matrices have shape {test.shape}")
+    squares = 0.0
+    for start in range(0, test.shape[0], _ROWS):
+        rows = slice(start, start + _ROWS)
+        squares += np.sum((_log_normalise(test[rows], target_sum) - _log_normalise(denoised[rows], target_sum)) ** 2)
+    return float(squares / n_entries)
+
+
+def _log_normalise(matrix: Any, target_sum: float) -> NDArray[np.float64]:
+    x = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
+    if x.min() < 0:
+        raise ValueError(f"the matrix holds {x.min():g}; expression must not be negative, clip it at 0")
+    total = x.sum(axis=1, keepdims=True)
+    return np.log1p(x * (target_sum / np.where(total > 0, total, 1)))

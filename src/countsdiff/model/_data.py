@@ -1,0 +1,203 @@
+"""Counts as AnnData holds them: full validation, gene order, and reading in chunks of dense rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+from scvi.data.fields import LayerField
+
+_CHUNK = 2048  # rows densified at a time
+
+
+class Keys(NamedTuple):
+    """Names of the package's own fields in scvi-tools' registry."""
+
+    MISSING: str = "missing"
+
+
+KEYS = Keys()
+
+
+class OptionalLayerField(LayerField):
+    """A layer that training needs and query data may lack (entries marked as missing)."""
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Register the layer on `adata_target` if it is there."""
+        if self.attr_key not in adata_target.layers:
+            return {}
+        return super().transfer_field(state_registry, adata_target, **kwargs)
+
+
+@dataclass(frozen=True)
+class CellReader:
+    """Reads counts row by row, whatever holds them, as float32 with the missing entries marked.
+
+    Parameters
+    ----------
+    counts
+        Dense, CSR, CSC, sparse array, or backed; NaN marks a missing entry.
+    missing
+        Boolean-like matrix of the same shape, or ``None``.
+    columns
+        Order in which to return the variables, or ``None`` for the order they have.
+    """
+
+    counts: object
+    missing: object | None = None
+    columns: NDArray[np.intp] | None = None
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows."""
+        return self.counts.shape[0]
+
+    def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return counts (0 where missing) and missing entries of `rows`, both ``(len(rows), n_vars)``."""
+        counts = _dense_rows(self.counts, rows, self.columns).astype(np.float32)
+        missing = np.isnan(counts)
+        if self.missing is not None:
+            missing |= _dense_rows(self.missing, rows, self.columns).astype(bool)
+        counts[missing] = 0.0
+        return counts, missing
+
+    def chunks(self, rows: NDArray[np.intp] | None = None, size: int = _CHUNK) -> Iterator[NDArray[np.intp]]:
+        """Split `rows` (default: all) into runs of at most `size`."""
+        rows = np.arange(self.n_obs) if rows is None else rows
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+
+def as_row_access(matrix):
+    """CSC matrices become CSR, in memory: their rows cannot be read one by one."""
+    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format not in ("csr",) else matrix
+
+
+def get_layer(adata: AnnData, layer: str | None):
+    """Return X or a layer.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer; the message lists those there are.
+    """
+    if layer is None:
+        if adata.X is None:
+            raise KeyError(f"adata.X is empty; name the layer with the counts, one of {list(adata.layers)}.")
+        return adata.X
+    if layer not in adata.layers:
+        raise KeyError(f"adata.layers has no {layer!r}; it has {list(adata.layers) or 'no layers'}.")
+    return adata.layers[layer]
+
+
+def require_columns(adata: AnnData, keys: list[str | None]) -> None:
+    """Check that ``adata.obs`` has the named columns.
+
+    Raises
+    ------
+    KeyError
+        Naming the column that is absent, and those there are.
+    """
+    for key in keys:
+        if key is not None and key not in adata.obs:
+            raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
+
+
+def check_counts(adata: AnnData, layer: str | None) -> None:
+    """Check every entry of a count layer: whole numbers, finite, not negative; NaN passes as missing.
+
+    Raises
+    ------
+    ValueError
+        Naming the layer, cell, gene and value of the first offending entry, and what to do.
+    """
+    matrix = get_layer(adata, layer)
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    if 0 in matrix.shape:
+        raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
+    _check_unique(adata.var_names, "gene")
+    for start in range(0, matrix.shape[0], _CHUNK):
+        block = matrix[start : start + _CHUNK]
+        if sparse.issparse(block):
+            entries = block.tocoo()
+            rows, columns, values = entries.row, entries.col, entries.data
+        else:
+            block = np.asarray(block)
+            rows, columns = np.nonzero(block)
+            values = block[rows, columns]
+        if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+            raise ValueError(f"{where} holds {values.dtype}, not numbers.")
+        with np.errstate(invalid="ignore"):
+            bad = (values < 0) | np.isinf(values) | ((values != np.floor(values)) & ~np.isnan(values))
+        if not bad.any():
+            continue
+        first = np.flatnonzero(bad)[0]
+        value = values[first]
+        cell, gene = adata.obs_names[start + rows[first]], adata.var_names[columns[first]]
+        problem = (
+            f"{where} is not a matrix of counts: cell {cell!r}, gene {gene!r} holds {value:g}, which is "
+            f"{'negative' if value < 0 else 'infinite' if np.isinf(value) else 'not a whole number'}."
+        )
+        if np.isfinite(value) and np.mean(bad) > 0.5:
+            problem += " Most values are like that: the matrix looks normalised, log-transformed or scaled."
+        raise ValueError(f"{problem} Give the raw counts, for example layer='counts' or adata.raw.to_adata().")
+
+
+def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp] | None:
+    """Positions of the model's genes in `var_names`; ``None`` where they are in order already.
+
+    Raises
+    ------
+    ValueError
+        If the genes are not the model's, with a guess at why.
+    """
+    if len(var_names) == len(model_names) and (np.asarray(var_names) == model_names).all():
+        return None
+    _check_unique(var_names, "gene")
+    positions = var_names.get_indexer(model_names)
+    absent = np.asarray(model_names)[positions < 0]
+    if len(absent):
+        hint = "Are cells and genes swapped (transpose with adata.T)?" if len(absent) == len(model_names) else ""
+        raise ValueError(
+            f"The data lack {len(absent)} of the {len(model_names)} genes the model was trained on, for example "
+            f"{str(absent[0])!r}. {hint or 'Subset or extend the data to the genes in model.get_var_names().'}"
+        )
+    if len(var_names) != len(model_names):
+        raise ValueError(
+            f"The data have {len(var_names)} genes, the model {len(model_names)}. "
+            "Subset first: adata[:, model.get_var_names()].copy()."
+        )
+    return positions
+
+
+def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
+    """A 64-bit key per cell from its name, so that a cell's random numbers follow it through subsets and reorderings.
+
+    Cells that share a name are told apart by their rank among each other.
+    """
+    names = pd.Series(obs_names.astype(str))
+    hashed = pd.util.hash_array(names.to_numpy(dtype=object), categorize=False)
+    rank = names.groupby(names.to_numpy()).cumcount().to_numpy(dtype=np.uint64)
+    return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
+
+
+def _check_unique(names: pd.Index, what: str) -> None:
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise ValueError(
+            f"The {what} name {twice!r} stands more than once; call adata.{'var' if what == 'gene' else 'obs'}"
+            "_names_make_unique() first."
+        )
+
+
+def _dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None) -> np.ndarray:
+    # backed matrices want increasing rows: read in order, then undo
+    order = np.argsort(rows, kind="stable")
+    block = matrix[rows[order]]
+    block = block.toarray() if sparse.issparse(block) else np.asarray(block)
+    block = block[np.argsort(order)] if (np.diff(rows) < 0).any() else block
+    return block if columns is None else block[:, columns]

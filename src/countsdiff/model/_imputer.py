@@ -1,0 +1,288 @@
+"""The class users meet."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import (
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from scvi.model.base import UnsupervisedTrainingMixin
+from scvi.utils import setup_anndata_dsp
+
+from countsdiff.core.denoiser import HeadName
+from countsdiff.model._data import (
+    KEYS,
+    CellReader,
+    OptionalLayerField,
+    as_row_access,
+    check_counts,
+    get_layer,
+    require_columns,
+)
+from countsdiff.model._inference import PredictiveModel
+from countsdiff.model._module import CountsDiffModule
+from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
+from countsdiff.model._statistics import gene_statistics
+
+_VALIDATE_EVERY = 100  # steps
+
+
+class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
+    """CountsDiff for single-cell counts: impute, denoise and sample in integers.
+
+    A diffusion model on the natural numbers (arXiv 2604.03779) whose forward process is binomial thinning. Trained by
+    hiding entries at random, it predicts any entry from any others.
+
+    Parameters
+    ----------
+    adata
+        Data of raw counts. If :meth:`setup_anndata` was not called, the layer ``"counts"`` is registered if there is
+        one, else ``X``.
+    registry
+        Registry of a saved model, instead of `adata`.
+    head
+        ``"gamma"`` (default), ``"rate"`` or ``"x0"``; see :class:`~countsdiff.core.denoiser.Denoiser`.
+    schedule
+        Survival schedule by name: ``"cosine"``, ``"linear"`` or ``"logit_linear"``.
+    weight
+        Loss weight: ``"elbo"``, ``"paper"`` or ``"unit"``.
+    width, depth, dropout
+        Size of the network; see :class:`~countsdiff.nn.gene_mlp.GeneMLP`.
+    seed
+        Seed of the initial weights.
+
+    Examples
+    --------
+    >>> import countsdiff
+    >>> adata = countsdiff.datasets.pbmc3k()
+    >>> model = countsdiff.CountsDiffImputer(adata)
+    >>> model.train()
+    >>> model.impute()
+    >>> adata.layers["imputed"]
+
+    Notes
+    -----
+    Counts stay counts: results are on the scale of the input, the cell's own depth included.
+    """
+
+    _module_cls = CountsDiffModule
+    _training_plan_cls = CountsDiffTrainingPlan
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        head: HeadName = "gamma",
+        schedule: str = "cosine",
+        weight: str = "elbo",
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.2,
+        seed: int = 0,
+    ):
+        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
+            self.setup_anndata(adata, layer="counts" if "counts" in adata.layers else None)
+        super().__init__(adata, registry)
+        stats = self.summary_stats
+        buffers: dict[str, Any] = {} if adata is None else self._module_buffers()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = self._module_cls(
+                stats.n_vars,
+                n_batch=stats.get("n_batch", 1),
+                n_labels=stats.get("n_labels", 1),
+                n_continuous_cov=stats.get("n_extra_continuous_covs", 0),
+                n_cats_per_cov=self._n_cats_per_cov(),
+                head=head,
+                schedule=schedule,
+                weight=weight,
+                width=width,
+                depth=depth,
+                dropout=dropout,
+                has_size_factor=self._setup_args().get("size_factor_key") is not None,
+                **buffers,
+            )
+        self._model_summary_string = (
+            f"CountsDiffImputer: {stats.n_vars} genes, head {head}, schedule {schedule}, "
+            f"GeneMLP {width} × {depth}, dropout {dropout}"
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    @setup_anndata_dsp.dedent
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        missing_layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        **kwargs,
+    ):
+        """%(summary)s.
+
+        Parameters
+        ----------
+        %(param_adata)s
+        %(param_layer)s It has to hold raw counts; NaN marks a missing entry.
+        missing_layer
+            Boolean layer, True where an entry is missing: it is neither looked at nor trained on, whatever its value.
+        %(param_batch_key)s
+        %(param_labels_key)s
+        size_factor_key
+            Column of ``adata.obs`` with size factors known from elsewhere (spike-ins, say). The model estimates size
+            factors from the entries it sees; the logarithm of this column is one more continuous covariate.
+        %(param_cat_cov_keys)s
+        %(param_cont_cov_keys)s
+
+        Raises
+        ------
+        ValueError
+            If a count is negative, infinite or not whole, gene names repeat, or the data are empty.
+        KeyError
+            If a layer or a column of ``adata.obs`` does not exist.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        check_counts(adata, layer)
+        transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
+        if missing_layer is not None and not transferring:
+            get_layer(adata, missing_layer)
+        require_columns(
+            adata,
+            [
+                batch_key,
+                labels_key,
+                size_factor_key,
+                *(categorical_covariate_keys or ()),
+                *(continuous_covariate_keys or ()),
+            ],
+        )
+        fields = [
+            # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+        ]
+        if missing_layer is not None:
+            fields.append(OptionalLayerField(KEYS.MISSING, missing_layer, is_count_data=False))
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def train(
+        self,
+        max_steps: int | None = None,
+        *,
+        batch_size: int = 128,
+        lr: float = 2e-3,
+        weight_decay: float = 1.0,
+        early_stopping: bool = True,
+        validation_size: float = 0.05,
+        seed: int = 0,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        **trainer_kwargs,
+    ) -> None:
+        """Train the denoiser; the weights that predicted the validation cells best are kept.
+
+        Parameters
+        ----------
+        max_steps
+            Length of training in minibatches. Default: half the number of cells, between 1,500 and 20,000.
+        batch_size
+            Cells per minibatch.
+        lr, weight_decay
+            Peak learning rate and decoupled weight decay of AdamW.
+        early_stopping
+            Stop when ten validations in a row, a hundred steps apart, brought no improvement.
+        validation_size
+            Share of the cells to validate on, at most 2,000 of them. 0 switches validation off.
+        seed
+            Seed of the split, the order of the cells and everything drawn.
+        accelerator, devices
+            As for :class:`lightning.pytorch.Trainer`.
+        **trainer_kwargs
+            Further arguments for :class:`scvi.train.Trainer`, for example ``precision="bf16-mixed"`` on a GPU,
+            ``callbacks`` or ``enable_progress_bar=False``.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of range, or the loss is not a number.
+        """
+        if self.adata is None:
+            raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
+        if not 0.0 <= validation_size < 1.0:
+            raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
+        n_obs = self.adata.n_obs
+        max_steps = max_steps or min(max(n_obs // 2, 1_500), 20_000)
+        shuffled = np.random.default_rng(seed).permutation(n_obs)
+        n_validation = min(int(validation_size * n_obs), 2_000)
+        validation, training = np.sort(shuffled[:n_validation]), np.sort(shuffled[n_validation:])
+        # an "epoch" is cut at a hundred steps, so that large data are validated as often as small
+        steps_per_epoch = min(math.ceil(len(training) / batch_size), _VALIDATE_EVERY)
+        max_epochs = math.ceil(max_steps / steps_per_epoch)
+        callbacks = list(trainer_kwargs.pop("callbacks", []))
+        settings: dict[str, Any] = {"gradient_clip_val": 1.0, "limit_train_batches": steps_per_epoch}
+        if n_validation > 0:
+            callbacks.append(KeepBest())
+            settings |= {
+                "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
+                "early_stopping": early_stopping,
+                "early_stopping_monitor": "validation_loss",
+                "early_stopping_patience": 10,
+            }
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            super().train(
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                batch_size=batch_size,
+                datasplitter_kwargs={"external_indexing": [training, validation, np.array([], dtype=int)]},
+                plan_kwargs={
+                    "n_steps": max_epochs * steps_per_epoch,
+                    "lr": lr,
+                    "weight_decay": weight_decay,
+                    "seed": seed,
+                },
+                callbacks=callbacks,
+                **{**settings, **trainer_kwargs},
+            )
+
+    def _module_buffers(self) -> dict[str, torch.Tensor]:
+        """Statistics of the training data that the module keeps."""
+        missing_layer = self._setup_args().get("missing_layer")
+        reader = CellReader(
+            as_row_access(get_layer(self.adata, self._layer())),
+            None if missing_layer is None else as_row_access(self.adata.layers[missing_layer]),
+        )
+        stats = gene_statistics(reader, self.adata.n_vars)
+        buffers = {"mean": stats.mean, "dispersion": stats.dispersion}
+        if REGISTRY_KEYS.CONT_COVS_KEY in self.adata_manager.data_registry:
+            values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)
+            location, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            buffers["continuous_location"] = torch.as_tensor(location, dtype=torch.float32)
+            buffers["continuous_scale"] = torch.as_tensor(np.maximum(scale, 1e-6), dtype=torch.float32)
+        return buffers
+
+    def _n_cats_per_cov(self) -> list[int] | None:
+        state = self.registry_["field_registries"].get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
+        counts = state.get("n_cats_per_key")
+        return None if counts is None else [int(n) for n in counts]

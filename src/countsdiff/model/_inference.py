@@ -1,0 +1,222 @@
+"""What a trained model does for its user: impute and denoise."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.model.base import BaseModelClass
+
+from countsdiff.core.guidance import ClassifierFreeGuidance
+from countsdiff.core.sampler import SamplerConfig
+from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer, row_keys
+from countsdiff.model._missing import DENOISE, Task, resolve_missing
+from countsdiff.model._predict import Cells, Predictor, Request
+from countsdiff.model._write import Collector, as_arrays, write_layers
+
+logger = logging.getLogger("countsdiff")
+
+Output = Literal["mean", "median", "log_mean", "sample"]
+_COVARIATES = (
+    REGISTRY_KEYS.BATCH_KEY,
+    REGISTRY_KEYS.LABELS_KEY,
+    REGISTRY_KEYS.CAT_COVS_KEY,
+    REGISTRY_KEYS.CONT_COVS_KEY,
+    REGISTRY_KEYS.SIZE_FACTOR_KEY,
+)
+
+
+class PredictiveModel(BaseModelClass):
+    """Base of a model whose module holds an averaged denoiser: everything but set-up and training."""
+
+    def impute(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        missing: str | NDArray | sparse.spmatrix | None = None,
+        output: Output = "mean",
+        n_samples: int = 1,
+        n_steps: int = 20,
+        guidance_scale: float = 1.0,
+        attrition: float = 0.0,
+        method: Literal["conditional"] = "conditional",
+        key_added: str = "imputed",
+        inplace: bool = True,
+        seed: int = 0,
+        batch_size: int | None = None,
+        return_std: bool = False,
+        interval: float | None = None,
+    ) -> NDArray | dict[str, NDArray] | None:
+        """Impute missing entries; observed ones come back as they are.
+
+        Parameters
+        ----------
+        adata
+            Data with the genes the model was trained on, in any order. Default: the training data.
+        indices
+            Cells to impute. With ``inplace=True`` the other cells keep their counts.
+        missing
+            What to impute: ``None`` for the entries missing in the data (NaN, or marked by the registered
+            ``missing_layer``) and, if there are none, the zeros; ``"zeros"``: zeros are replaced by what the cell
+            would show there on average, every count being evidence, the zero itself included; ``"all"``: so are all
+            entries; the name of a boolean layer, or a boolean matrix ``(n_obs, n_vars)``: True where an entry is to
+            be imputed without looking at it. Entries that are missing in the data are always imputed.
+        output
+            ``"mean"`` minimises the squared error of counts, in one pass of the network; ``"median"`` the absolute
+            error; ``"log_mean"`` the squared error after normalisation to 10,000 counts and log1p; ``"sample"`` draws
+            whole numbers, jointly for all missing entries of a cell.
+        n_samples
+            Number of draws for ``output="sample"``; more than one are written to ``{key_added}_0``,
+            ``{key_added}_1``, …
+        n_steps
+            Reverse steps of a draw.
+        guidance_scale
+            Weight of the covariates: 0 ignores them, 1 uses them as trained, above 1 exaggerates.
+        attrition
+            Share of the largest possible attrition in a draw, see :class:`~countsdiff.core.sampler.SamplerConfig`.
+        method
+            ``"conditional"``: known entries are evidence for a network trained with entries hidden.
+        key_added
+            Layer to write, and name of the record in ``adata.uns["countsdiff"]``.
+        inplace
+            Write to `adata`, or return the result.
+        seed
+            Seed of the draws. A draw depends on the seed, the name of the cell and the cell's own data alone.
+        batch_size
+            Cells read at a time; results do not depend on it.
+        return_std
+            Add ``{key_added}_std``, the standard deviation of the predictive distribution (0 where observed).
+        interval
+            Coverage of an equal-tailed predictive interval to add as ``{key_added}_lower`` and ``{key_added}_upper``.
+
+        Returns
+        -------
+        ``None``, or the imputed matrix ``(n_obs, n_vars)``, several samples stacked first, with ``inplace=False``; a
+        dictionary by layer name if standard deviations or intervals are asked for.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the genes, counts, or an argument do not fit; the message says which and what to do.
+        """
+        if method != "conditional":
+            raise ValueError(f"Unknown method {method!r}; choose 'conditional'.")
+        sampler = SamplerConfig(n_steps=n_steps, attrition=attrition)
+        request = Request(output, n_samples, sampler, seed, 1.0, return_std, interval)
+        return self._predict(adata, indices, missing, request, guidance_scale, key_added, inplace, batch_size)
+
+    def denoise(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        output: Output = "mean",
+        depth: float = 1.0,
+        n_samples: int = 1,
+        guidance_scale: float = 1.0,
+        key_added: str = "denoised",
+        inplace: bool = True,
+        seed: int = 0,
+        batch_size: int | None = None,
+        return_std: bool = False,
+        interval: float | None = None,
+    ) -> NDArray | dict[str, NDArray] | None:
+        """Predict a fresh replicate of every cell, given all of its counts.
+
+        Parameters
+        ----------
+        depth
+            Depth of the replicate relative to the cell's own: its mean is ``depth`` times the cell's estimated
+            expression.
+        key_added
+            Layer to write, and name of the record in ``adata.uns["countsdiff"]``.
+        adata, indices, output, n_samples, guidance_scale, inplace, seed, batch_size, return_std, interval
+            As for :meth:`impute`; every entry is rewritten, and samples are independent given the cell's expression.
+
+        Returns
+        -------
+        As :meth:`impute`.
+        """
+        request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
+        return self._predict(adata, indices, DENOISE, request, guidance_scale, key_added, inplace, batch_size)
+
+    def _predict(
+        self,
+        adata,
+        indices,
+        missing,
+        request: Request,
+        guidance_scale: float,
+        key_added: str,
+        inplace: bool,
+        batch_size,
+    ):
+        self._check_if_trained(warn=False)
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model was loaded without data; give the data to impute.")
+        cells = self._cells(adata)
+        task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader)
+        denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
+        predictor = Predictor(denoiser, cells, task, request, self.device)
+        names = [key_added + suffix for suffix in request.names()]
+        chosen = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+        rows = np.arange(adata.n_obs) if inplace else chosen
+        is_chosen = np.isin(rows, chosen)
+        collector = Collector(len(names), as_sparse=inplace and sparse.issparse(get_layer(adata, self._layer())))
+        n_rewritten = 0
+        for block in cells.reader.chunks(np.arange(len(rows)), batch_size or 2048):
+            matrices, rewritten = predictor(rows[block], is_chosen[block])
+            n_rewritten += int(rewritten.sum())
+            collector.add(matrices)
+        results = dict(zip(names, collector.matrices(), strict=True))
+        logger.info("Rewrote %d entries of %d cells × %d genes.", n_rewritten, len(chosen), adata.n_vars)
+        if inplace:
+            provenance = {
+                "model": type(self).__name__,
+                "layer": self._layer() or "X",
+                "n_imputed": n_rewritten,
+                "guidance_scale": guidance_scale,
+                **request.provenance(),
+                **task.provenance(),
+            }
+            write_layers(adata, key_added, results, provenance)
+            return None
+        return as_arrays(results, key_added, request.n_samples)
+
+    def _cells(self, adata: AnnData) -> Cells:
+        """Check `adata` against the model and gather what prediction needs."""
+        layer = self._layer()
+        columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
+        check_counts(adata, layer)
+        adata = self._validate_anndata(adata)
+        manager = self.get_anndata_manager(adata, required=True)
+        tensors = {}
+        for key in _COVARIATES:
+            if key in manager.data_registry:
+                tensors[key] = torch.as_tensor(np.asarray(manager.get_from_registry(key)))
+        categories, continuous = self.module.covariates(tensors)
+        missing_layer = self._setup_args().get("missing_layer")
+        missing = adata.layers[missing_layer] if missing_layer in adata.layers else None
+        reader = CellReader(
+            as_row_access(get_layer(adata, layer)),
+            None if missing is None else as_row_access(missing),
+            columns,
+        )
+        return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu())
+
+    def _setup_args(self) -> dict[str, Any]:
+        args: dict[str, Any] = self.registry_["setup_args"]
+        return args
+
+    def _layer(self) -> str | None:
+        layer: str | None = self._setup_args()["layer"]
+        return layer

@@ -1,0 +1,189 @@
+"""The torch module between scvi-tools' minibatches and the core."""
+
+from collections.abc import Sequence
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass, LossOutput
+from torch import Tensor
+
+from countsdiff.core.denoiser import Context, Denoiser, HeadName
+from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
+from countsdiff.core.process import noise
+from countsdiff.core.schedule import get_schedule
+from countsdiff.model._data import KEYS
+from countsdiff.nn.gene_mlp import GeneMLP
+
+_SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
+_SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
+_N_FOLDS = 5  # of validation
+
+
+class CountsDiffModule(BaseModuleClass):
+    """Denoiser, its moving average, and the loss with masked-entry conditioning.
+
+    Parameters
+    ----------
+    n_input
+        Number of genes.
+    n_batch, n_labels, n_cats_per_cov
+        Numbers of categories; a covariate with a single category says nothing and is left out.
+    n_continuous_cov
+        Number of continuous covariates.
+    mean, dispersion
+        Mean count at size factor 1 and gamma shape per gene, shape ``(n_input,)``; ones where they are about to be
+        loaded.
+    continuous_location, continuous_scale
+        Mean and standard deviation of the continuous covariates, shape ``(n_continuous_cov,)``.
+    head, schedule, weight
+        See :class:`~countsdiff.core.denoiser.Denoiser`, :func:`~countsdiff.core.schedule.get_schedule`,
+        :func:`~countsdiff.core.loss.get_weight`.
+    width, depth, dropout
+        See :class:`~countsdiff.nn.gene_mlp.GeneMLP`.
+    ema_decay
+        Decay of the averaged weights, which are those that predict.
+    has_size_factor
+        Whether size factors come with the data; their logarithm is one more continuous covariate.
+    """
+
+    continuous_location: Tensor
+    continuous_scale: Tensor
+
+    def __init__(
+        self,
+        n_input: int,
+        n_batch: int = 1,
+        n_labels: int = 1,
+        n_continuous_cov: int = 0,
+        n_cats_per_cov: Sequence[int] | None = None,
+        *,
+        mean: Tensor | None = None,
+        dispersion: Tensor | None = None,
+        continuous_location: Tensor | None = None,
+        continuous_scale: Tensor | None = None,
+        head: HeadName = "gamma",
+        schedule: str = "cosine",
+        weight: str = "elbo",
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.2,
+        ema_decay: float = 0.995,
+        has_size_factor: bool = False,
+    ):
+        super().__init__()
+        n_per_covariate = [n_batch, n_labels, *(n_cats_per_cov or ())]
+        self._informative = [i for i, n in enumerate(n_per_covariate) if n > 1]
+        self._has_categories = n_cats_per_cov is not None and len(n_cats_per_cov) > 0
+        backbone = GeneMLP(
+            n_input,
+            [n_per_covariate[i] for i in self._informative],
+            n_continuous_cov + has_size_factor,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+        )
+        ones = torch.ones(n_input)
+        self.denoiser = Denoiser(
+            backbone, ones if mean is None else mean, ones if dispersion is None else dispersion, head
+        )
+        self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
+        self.times = TimeSampler(get_schedule(schedule), weight)
+        self.register_buffer(
+            "continuous_location",
+            torch.zeros(n_continuous_cov) if continuous_location is None else continuous_location,
+        )
+        self.register_buffer(
+            "continuous_scale", torch.ones(n_continuous_cov) if continuous_scale is None else continuous_scale
+        )
+
+    def covariates(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Codes of the informative categorical covariates, and standardised continuous ones."""
+        n_obs, device = len(tensors[REGISTRY_KEYS.BATCH_KEY]), self.continuous_location.device
+        codes = [tensors[REGISTRY_KEYS.BATCH_KEY], tensors[REGISTRY_KEYS.LABELS_KEY]]
+        if self._has_categories:
+            codes.append(tensors[REGISTRY_KEYS.CAT_COVS_KEY])
+        categories = torch.cat([c.to(device, torch.int64) for c in codes], dim=1)[:, self._informative]
+        continuous = torch.empty(n_obs, 0, device=device)
+        if REGISTRY_KEYS.CONT_COVS_KEY in tensors:
+            continuous = tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(device, torch.float32)
+            continuous = (continuous - self.continuous_location) / self.continuous_scale
+        if REGISTRY_KEYS.SIZE_FACTOR_KEY in tensors:
+            size_factor = tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].to(device, torch.float32)
+            continuous = torch.cat([continuous, size_factor.log()], dim=1)
+        return categories, continuous
+
+    def loss(self, tensors: dict[str, Tensor], generator: torch.Generator) -> LossOutput:
+        """Draw what to hide and how far to thin it, and score the denoiser (three states of an entry: docs/theory).
+
+        Hidden entries, a share drawn per cell uniformly from [0, 1], are noised and carry loss; the other observed
+        ones are known; missing ones are absent: neither seen nor scored.
+        """
+        counts, observed = self._observed(tensors)
+        context, target = self._hide(tensors, counts, observed, generator)
+        levels = self.times(len(counts), generator, counts.device)
+        noised = noise(target, levels.p, context.noised, generator)
+        intensity = self.denoiser(noised.x_t, levels.p, context)
+        to_go = 1.0 - levels.p
+        weights = levels.weight * context.noised
+        # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
+        per_cell = weights.sum(1).clamp(min=20.0)
+        bregman = (weights * bregman_loss(intensity.mean * to_go, noised.lost)).sum(1) / per_cell
+        total = bregman.mean()
+        if intensity.shape is not None:
+            likelihood = negative_binomial_loss(noised.lost, intensity.shape, intensity.mean.detach() * to_go)
+            total = total + ((weights * likelihood).sum(1) / per_cell).mean()
+        return LossOutput(loss=total, reconstruction_loss=bregman.detach())
+
+    def imputation_loss(self, tensors: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Poisson loss of the averaged weights at imputing every observed entry once, a fifth of them at a time.
+
+        The training loss is no guide to when to stop: it averages over cells of which little or nothing is known, where
+        learning ends long before it does for the almost complete cells that users have.
+
+        Returns
+        -------
+        Tensor
+            Mean loss per cell, shape ``(n_obs,)``.
+        """
+        counts, observed = self._observed(tensors)
+        categories, continuous = self.covariates(tensors)
+        fold = torch.randint(_N_FOLDS, counts.shape, generator=generator, device=counts.device)
+        empty = torch.zeros(len(counts), 1, device=counts.device)
+        total = torch.zeros(len(counts), device=counts.device)
+        for k in range(_N_FOLDS):
+            hidden = observed & (fold == k)
+            known = observed & ~hidden
+            context = Context(counts * known, known, hidden, categories, continuous)
+            rate = self.averaged.module(torch.zeros_like(counts), empty, context).mean
+            total = total + (bregman_loss(rate, counts) * hidden).sum(1)
+        return total / observed.sum(1).clamp(min=1)
+
+    @staticmethod
+    def _observed(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        counts = tensors[REGISTRY_KEYS.X_KEY]
+        observed = ~counts.isnan()
+        if KEYS.MISSING in tensors:
+            observed &= tensors[KEYS.MISSING] == 0
+        return torch.where(observed, counts, 0.0), observed
+
+    def _hide(
+        self, tensors: dict[str, Tensor], counts: Tensor, observed: Tensor, generator: torch.Generator
+    ) -> tuple[Context, Tensor]:
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=counts.device)
+
+        n_obs = len(counts)
+        share = torch.where(uniform(n_obs, 1) < _SHARE_ALL_HIDDEN, 1.0, uniform(n_obs, 1))
+        hidden = uniform(*counts.shape) < share
+        known, noised = observed & ~hidden, observed & hidden
+        categories, continuous = self.covariates(tensors)
+        unconditional = uniform(n_obs, 1) < _SHARE_UNCONDITIONAL
+        context = Context(
+            counts=counts * known,
+            known=known,
+            noised=noised,
+            categories=torch.where(unconditional, -1, categories),
+            continuous=torch.where(unconditional, torch.nan, continuous),
+        )
+        return context, counts * noised

@@ -1,0 +1,101 @@
+"""How the module is trained: AdamW on one cycle, a moving average, and a validation that always draws the same."""
+
+import math
+from typing import cast
+
+import lightning.pytorch as pl
+import torch
+from scvi.train import TrainingPlan
+from torch import Tensor
+
+from countsdiff.model._module import CountsDiffModule
+
+
+class CountsDiffTrainingPlan(TrainingPlan):
+    """Training plan counted in steps.
+
+    Parameters
+    ----------
+    module
+        A :class:`~countsdiff.model._module.CountsDiffModule`.
+    n_steps
+        Length of the learning-rate cycle.
+    lr, weight_decay
+        Peak learning rate and decoupled weight decay of AdamW.
+    seed
+        Seed of everything drawn in training; validation draws the same numbers every time.
+    """
+
+    def __init__(self, module, *, n_steps: int, lr: float = 2e-3, weight_decay: float = 1.0, seed: int = 0):
+        super().__init__(module, optimizer="AdamW", lr=lr, weight_decay=weight_decay, eps=1e-8)
+        self.n_steps = n_steps
+        self.seed = seed
+        self._generator: torch.Generator | None = None
+
+    def on_fit_start(self) -> None:
+        """Start the random stream on the device of the module."""
+        # ranks of a distributed run draw different noise for their different cells
+        self._generator = torch.Generator(self.device).manual_seed(self.seed + self.global_rank)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One minibatch."""
+        output = self.module.loss(batch, self._generator)
+        self.log(
+            "train_loss",
+            output.loss,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            sync_dist=self.use_sync_dist,
+        )
+        return output.loss
+
+    def on_train_batch_end(self, *args) -> None:
+        """Let the averaged weights follow."""
+        self.module.averaged.update(self.module.denoiser)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Score the averaged weights at imputation, with folds fixed by the seed and the position of the batch."""
+        generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_idx)
+        loss = self.module.imputation_loss(batch, generator)
+        self.log(
+            "validation_loss",
+            loss.mean(),
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(loss),
+            sync_dist=self.use_sync_dist,
+        )
+
+    def configure_optimizers(self) -> dict:
+        """AdamW under one learning-rate cycle."""
+        optimizer = torch.optim.AdamW(
+            self.module.denoiser.parameters(), lr=self.lr, weight_decay=self.weight_decay, eps=self.eps, fused=True
+        )
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.n_steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+class KeepBest(pl.Callback):
+    """Keeps the averaged weights of the best validation, and puts them back when training ends."""
+
+    def __init__(self) -> None:
+        self.best = math.inf
+        self._weights: dict[str, Tensor] | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the weights if they are the best so far."""
+        loss = float(trainer.callback_metrics["validation_loss"])
+        if loss < self.best:
+            self.best = loss
+            self._weights = {name: value.clone() for name, value in _averaged(pl_module).state_dict().items()}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best weights back."""
+        if self._weights is not None:
+            _averaged(pl_module).load_state_dict(self._weights)
+
+
+def _averaged(plan: pl.LightningModule) -> torch.nn.Module:
+    return cast(CountsDiffModule, plan.module).averaged

@@ -1,0 +1,230 @@
+"""Runs a trained module over cells, block by block, and puts the answers together."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from countsdiff.core.counting import CountLaw
+from countsdiff.core.denoiser import Context, DenoiserFn
+from countsdiff.core.random import RowGenerator
+from countsdiff.core.sampler import SamplerConfig, sample
+from countsdiff.model._data import CellReader
+from countsdiff.model._missing import Task
+
+OUTPUTS = ("mean", "median", "log_mean", "sample")
+_REFERENCE_DEPTH = 1e4  # log_mean is for counts that will be normalised to 10,000 per cell, then log1p
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of every rewritten entry.
+
+    Attributes
+    ----------
+    output
+        One of ``OUTPUTS``.
+    n_samples
+        Number of draws for ``output="sample"``.
+    sampler
+        Reverse path of joint samples.
+    seed
+        Seed of the samples.
+    depth
+        Depth of the replicate that ``evidence`` tasks predict, relative to the cell's own.
+    return_std, interval
+        Whether to add standard deviations; coverage of the equal-tailed interval to add, or ``None``.
+    """
+
+    output: str = "mean"
+    n_samples: int = 1
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    seed: int = 0
+    depth: float = 1.0
+    return_std: bool = False
+    interval: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise ValueError(f"Unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}.")
+        if self.n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1; got {self.n_samples}.")
+        if self.n_samples > 1 and self.output != "sample":
+            raise ValueError(f"n_samples={self.n_samples} needs output='sample'; {self.output!r} has one answer.")
+        if self.interval is not None and not 0.0 < self.interval < 1.0:
+            raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {self.interval}.")
+        if not self.depth > 0.0:
+            raise ValueError(f"depth must be positive; got {self.depth}.")
+
+    def provenance(self) -> dict:
+        """Settings as plain values, for the record."""
+        return {
+            "output": self.output,
+            "n_samples": self.n_samples,
+            "n_steps": self.sampler.n_steps,
+            "attrition": self.sampler.attrition,
+            "seed": self.seed,
+            "depth": self.depth,
+        }
+
+    def names(self) -> list[str]:
+        """Suffixes of the matrices that come back, in order."""
+        names = [""] if self.n_samples == 1 else [f"_{i}" for i in range(self.n_samples)]
+        return names + ["_std"] * self.return_std + ["_lower", "_upper"] * (self.interval is not None)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells to run over: counts, random keys and covariates, row by row.
+
+    Attributes
+    ----------
+    reader
+        Counts and missing entries.
+    keys
+        Random key per cell, int64.
+    categories, continuous
+        Covariates per cell as the module takes them.
+    """
+
+    reader: CellReader
+    keys: NDArray[np.int64]
+    categories: Tensor
+    continuous: Tensor
+
+
+class Predictor:
+    """Answers a request for blocks of cells.
+
+    The network runs over blocks of a fixed number of rows, filled up where cells run out: matrix products of another
+    size round differently, and results would depend on how the cells were cut into batches.
+
+    Parameters
+    ----------
+    denoiser
+        Denoiser, guided as wanted.
+    cells
+        Data.
+    task
+        Which entries to rewrite.
+    request
+        What to write there.
+    device
+        Where the network lives.
+    """
+
+    def __init__(self, denoiser: DenoiserFn, cells: Cells, task: Task, request: Request, device: torch.device):
+        self.denoiser = denoiser
+        self.cells = cells
+        self.task = task
+        self.request = request
+        self.device = device
+        self.tile = 256 if device.type == "cpu" else 2048
+
+    @torch.inference_mode()
+    def __call__(
+        self, rows: NDArray[np.intp], chosen: NDArray[np.bool_]
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
+        """Answer for `rows`, the model being asked about the `chosen` ones alone.
+
+        Returns
+        -------
+        tuple
+            One matrix per name of the request, ``(len(rows), n_vars)`` each, with observed entries as they were, and
+            the boolean matrix of the rewritten entries.
+        """
+        counts, missing = self.cells.reader(rows)
+        matrices = []
+        for name in self.request.names():
+            # an observed count has no spread; a missing one of a cell that is not chosen stays missing
+            observed = np.zeros_like(counts) if name == "_std" else counts
+            matrices.append(np.where(missing, np.float32(np.nan), observed))
+        rewritten = np.zeros_like(missing)
+        if chosen.any():
+            answers, rewritten[chosen] = self._answer(rows[chosen], counts[chosen], missing[chosen])
+            for matrix, answer in zip(matrices, answers, strict=True):
+                matrix[rewritten] = answer[rewritten[chosen]]
+        return matrices, rewritten
+
+    def _answer(
+        self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
+        if self.task.hidden is not None:
+            missing = missing | CellReader(self.task.hidden, columns=self.cells.reader.columns)(rows)[0].astype(bool)
+            counts[missing] = 0.0
+        rewritten = self.task.rewritten(counts, missing)
+        tiles = [
+            self._tile(
+                rows[start : start + self.tile],
+                counts[start : start + self.tile],
+                missing[start : start + self.tile],
+            )
+            for start in range(0, len(rows), self.tile)
+        ]
+        return [np.concatenate(parts) for parts in zip(*tiles, strict=True)], rewritten
+
+    def _tile(
+        self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]
+    ) -> list[NDArray[np.float32]]:
+        context, keys = self._context(rows, counts, missing)
+        request, p = self.request, float(self.task.evidence)
+        x_t = torch.zeros_like(context.counts)
+        if self.task.evidence:  # observed entries stand at p = 1: seen in full, and still asked about
+            seen = context.known
+            x_t, context = (
+                context.counts,
+                Context(x_t, torch.zeros_like(seen), seen, context.categories, context.continuous),
+            )
+        results: list[Tensor] = []
+        if request.output == "sample" and not self.task.evidence:
+            results += [
+                sample(self.denoiser, context, RowGenerator(request.seed, keys, stream), request.sampler)
+                for stream in range(request.n_samples)
+            ]
+        if len(results) < len(request.names()):
+            law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(request.depth)
+            results += _summarise(law, context, request, keys) if not results else []
+            if request.return_std:
+                results.append(law.std)
+            if request.interval is not None:
+                tail = (1.0 - request.interval) / 2.0
+                results += [law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
+        return [r[: len(rows)].cpu().numpy() for r in results]
+
+    def _context(
+        self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]
+    ) -> tuple[Context, Tensor]:
+        fill = self.tile - len(rows)
+
+        def tensor(values: np.ndarray | Tensor) -> Tensor:
+            full = torch.as_tensor(values)
+            return torch.cat([full, full.new_zeros(fill, *full.shape[1:])]).to(self.device)
+
+        hidden = tensor(missing)
+        known = ~hidden
+        context = Context(
+            counts=tensor(counts),
+            known=known,
+            noised=hidden,
+            categories=tensor(self.cells.categories[rows]),
+            continuous=tensor(self.cells.continuous[rows]),
+        )
+        return context, tensor(self.cells.keys[rows])
+
+
+def _summarise(law: CountLaw, context: Context, request: Request, keys: Tensor) -> list[Tensor]:
+    """What the request wants of the predictive law: one matrix, or one per sample."""
+    if request.output == "mean":
+        return [law.mean]
+    if request.output == "median":
+        return [law.quantile(torch.full_like(law.mean, 0.5))]
+    if request.output == "log_mean":
+        total = context.counts.sum(1, keepdim=True) + (law.mean * ~context.known).sum(1, keepdim=True)
+        scale = _REFERENCE_DEPTH / total.clamp(min=1e-6)
+        return [torch.expm1(law.mean_log1p(scale)) / scale]
+    n_vars = law.mean.shape[1]
+    return [
+        law.quantile(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)
+    ]

@@ -1,0 +1,60 @@
+"""Puts results where scanpy users look for them: layers, with their provenance in ``uns``."""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+_SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
+
+
+class Collector:
+    """Collects blocks of rows of several matrices, sparse while that is smaller and the input was.
+
+    Parameters
+    ----------
+    n_matrices
+        Number of matrices.
+    as_sparse
+        Whether to collect CSR blocks.
+    """
+
+    def __init__(self, n_matrices: int, as_sparse: bool):
+        self.as_sparse = as_sparse
+        self._blocks: list[list[NDArray[np.float32] | sparse.csr_matrix]] = [[] for _ in range(n_matrices)]
+
+    def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
+        """Add the next rows of every matrix."""
+        for blocks, matrix in zip(self._blocks, matrices, strict=True):
+            stay = self.as_sparse and np.count_nonzero(matrix) < _SPARSE_BELOW * matrix.size
+            blocks.append(sparse.csr_matrix(matrix) if stay else matrix)
+
+    def matrices(self) -> list[NDArray[np.float32] | sparse.csr_matrix]:
+        """All rows of every matrix: CSR if every block stayed sparse, else dense."""
+        return [
+            sparse.vstack(blocks, format="csr")
+            if all(map(sparse.issparse, blocks))
+            else np.concatenate([b.toarray() if sparse.issparse(b) else b for b in blocks])
+            for blocks in self._blocks
+        ]
+
+
+def as_arrays(
+    results: dict[str, NDArray[np.float32]], key: str, n_samples: int
+) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
+    """Results as the caller gets them: samples stacked first, and a bare array if nothing else was asked for."""
+    if n_samples > 1:
+        results = {key: np.stack([results.pop(f"{key}_{i}") for i in range(n_samples)]), **results}
+    return results[key] if len(results) == 1 else results
+
+
+def write_layers(adata: AnnData, key_added: str, layers: dict[str, object], provenance: dict) -> None:
+    """Add `layers` to ``adata.layers`` and `provenance` to ``adata.uns["countsdiff"][key_added]``."""
+    for name, matrix in layers.items():
+        adata.layers[name] = matrix
+    record = dict(adata.uns.get("countsdiff", {}))
+    record[key_added] = {"countsdiff_version": version("countsdiff"), **provenance}
+    adata.uns["countsdiff"] = record

@@ -1,0 +1,48 @@
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+
+def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -> NDArray[np.bool_]:
+    """Choose highly variable genes by scanpy's default flavour, on ``log1p`` of counts per 10,000.
+
+    Parameters
+    ----------
+    adata
+        Annotated counts, ``(n_obs, n_vars)``; not changed.
+    n_genes
+        Number of genes to choose. Genes that tie with the last one are chosen too; all are, if there are no
+        more.
+    layer
+        Layer with the counts; None for ``X``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean, shape ``(n_vars,)``, True for the chosen genes.
+
+    Raises
+    ------
+    ValueError
+        If `n_genes` is not positive.
+    KeyError
+        If there is no such layer.
+
+    References ---------- Satija et al. (2015), Spatial reconstruction of single-cell gene expression data,
+    Nat. Biotechnol. 33, 495-502: the normalised dispersion, as in
+    ``scanpy.pp.highly_variable_genes(flavor="seurat")``.
+    """
+    import scanpy as sc  # takes seconds, and nothing else in pp needs it
+
+    if n_genes < 1:
+        raise ValueError(f"n_genes is {n_genes}; choose at least one gene")
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"there is no layer {layer!r}; the layers are {sorted(adata.layers)}")
+    if adata.n_vars <= n_genes:
+        return np.ones(adata.n_vars, dtype=bool)
+    counts = adata.X if layer is None else adata.layers[layer]
+    work = AnnData(counts.astype(np.float32))  # astype copies
+    sc.pp.normalize_total(work, target_sum=1e4)
+    sc.pp.log1p(work)
+    table = sc.pp.highly_variable_genes(work, n_top_genes=n_genes, inplace=False)
+    return np.asarray(table["highly_variable"], dtype=bool)

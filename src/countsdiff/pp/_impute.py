@@ -1,0 +1,110 @@
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+
+def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imputed", **kwargs: Any) -> None:
+    """Impute counts in one call: set up, train, and write the result to a layer.
+
+    Parameters
+    ----------
+    adata
+        Annotated raw counts, ``(n_obs, n_vars)``. Only ``layers[key_added]`` (and what else ``impute`` adds under that
+        name) and ``uns["countsdiff"]`` are written.
+    layer
+        Layer with the counts; None for ``X``. Without a layer ``"counts"``, the default is ``X`` too.
+    key_added
+        Layer to write.
+    **kwargs
+        Arguments of :class:`~countsdiff.CountsDiffImputer` and its methods ``setup_anndata`` (``missing_layer``,
+        ``batch_key``, ``labels_key``, …), ``train`` (``max_steps``, ``batch_size``, ``accelerator``, …, and those of
+        :class:`lightning.pytorch.Trainer`) and ``impute`` (``output``, ``n_samples``, …), told apart by their names.
+        ``seed`` goes to all of them. Entries that ``missing`` marks are not looked at in training either.
+
+    Raises
+    ------
+    TypeError
+        If no step has an argument of that name.
+    ValueError
+        If both ``missing`` and ``missing_layer`` say which entries are missing, or the counts are no counts.
+    KeyError
+        If a layer or a column of ``adata.obs`` does not exist.
+
+    Examples
+    --------
+    >>> import countsdiff
+    >>> adata = countsdiff.datasets.pbmc3k()
+    >>> countsdiff.pp.impute(adata, labels_key="cell_type")
+    >>> adata.layers["imputed"]
+    """
+    from lightning.pytorch import Trainer
+
+    from countsdiff.model import CountsDiffImputer  # takes seconds, and nothing else in pp needs it
+
+    setup, build, train, predict = _route(
+        kwargs,
+        [CountsDiffImputer.setup_anndata],
+        [CountsDiffImputer],
+        [CountsDiffImputer.train, Trainer],
+        [CountsDiffImputer.impute],
+    )
+    work = borrow(adata)
+    if "missing" in predict and not _is_rule(predict["missing"], adata):
+        if setup.get("missing_layer") is not None:
+            raise ValueError(f"give either missing or missing_layer; got missing_layer={setup['missing_layer']!r} too")
+        missing = setup["missing_layer"] = predict.pop("missing")
+        if not isinstance(missing, str):
+            if np.shape(missing) != adata.shape:
+                raise ValueError(f"missing has shape {np.shape(missing)}, but adata has shape {adata.shape}")
+            setup["missing_layer"] = "missing entries"
+            work.layers["missing entries"] = missing
+    before = dict(work.layers)
+    layer = None if layer == "counts" and layer not in work.layers else layer
+    CountsDiffImputer.setup_anndata(work, layer=layer, **setup)
+    model = CountsDiffImputer(work, **build)
+    model.train(**train)
+    model.impute(key_added=key_added, **predict)
+    for name, matrix in changed_layers(work, before).items():
+        adata.layers[name] = matrix
+    adata.uns["countsdiff"] = work.uns["countsdiff"]
+
+
+def borrow(adata: AnnData) -> AnnData:
+    """Return an AnnData with the same matrices, and tables of its own for scvi-tools to register in."""
+    return AnnData(
+        adata.X,
+        obs=adata.obs.copy(),
+        var=adata.var[[]].copy(),
+        layers=dict(adata.layers),
+        uns={key: adata.uns[key] for key in ("countsdiff",) if key in adata.uns},
+    )
+
+
+def changed_layers(adata: AnnData, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers that are not those of `before`."""
+    return {name: matrix for name, matrix in adata.layers.items() if before.get(name) is not matrix}
+
+
+def _is_rule(missing: Any, adata: AnnData) -> bool:
+    """Whether `missing` names a rule ("zeros", "all", …) rather than a layer or a matrix."""
+    return missing is None or (isinstance(missing, str) and missing not in adata.layers)
+
+
+def _route(kwargs: dict[str, Any], *steps: list[Callable[..., Any]]) -> list[dict[str, Any]]:
+    """Give each argument to the first step that knows its name, and ``seed`` to all that do."""
+    reserved = {"self", "adata", "layer", "key_added", "inplace", "registry", "kwargs", "trainer_kwargs"}
+    known = [{name for call in calls for name in inspect.signature(call).parameters} - reserved for calls in steps]
+    unknown = sorted(set(kwargs) - set().union(*known))
+    if unknown:
+        raise TypeError(
+            f"impute() has no argument {', '.join(map(repr, unknown))}; see setup_anndata, train and impute of "
+            "CountsDiffImputer for those there are"
+        )
+    owner = {name: next(i for i, names in enumerate(known) if name in names) for name in kwargs}
+    return [
+        {name: value for name, value in kwargs.items() if owner[name] == i or (name == "seed" and name in names)}
+        for i, names in enumerate(known)
+    ]

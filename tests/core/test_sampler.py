@@ -1,0 +1,182 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from countsdiff.core import Intensity, LogitLinearSchedule, RowGenerator, SamplerConfig, get_schedule, sample
+from countsdiff.core.sampler import births
+
+N_DRAWS = 100_000
+
+
+def rows(n_obs: int, seed: int = 0) -> RowGenerator:
+    return RowGenerator(seed, torch.arange(n_obs))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 50])
+@pytest.mark.parametrize("spacing", ["p", "t"])
+@pytest.mark.parametrize("attrition", [0.0, 0.3, 1.0])
+def test_an_oracle_that_knows_the_lost_counts_brings_them_back(n_steps, spacing, attrition, make_context):
+    x_0 = torch.poisson(torch.full((50, 6), 4.0), generator=torch.Generator().manual_seed(0))
+
+    def oracle(x_t, p, context):
+        return Intensity((x_0 - x_t) / (1.0 - p))
+
+    config = SamplerConfig(n_steps, spacing, attrition)
+    assert torch.equal(sample(oracle, make_context(50, 6), rows(50), config), x_0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplerConfig(1),
+        SamplerConfig(5),
+        SamplerConfig(20),
+        SamplerConfig(5, "t"),
+        SamplerConfig(5, attrition=0.5),
+        SamplerConfig(5, attrition=1.0),
+        SamplerConfig(5, "t", attrition=0.5, schedule=get_schedule("logit_linear")),
+    ],
+    ids=lambda c: f"{c.n_steps}-{c.spacing}-{c.attrition}",
+)
+def test_gamma_poisson_marginals_are_exact_for_any_path(config, make_context, gamma_poisson, assert_law):
+    # law: NegBin(r, μ) per gene, whatever the number of steps and the attrition
+    truth = gamma_poisson(shape=[2.0, 0.4], mean=[3.0, 1.0])
+    drawn = sample(truth, make_context(N_DRAWS, 2), rows(N_DRAWS), config)
+    for var in range(2):
+        assert_law(drawn[:, var], truth.law(var))
+    # law of the correlation of independent genes: N(0, 1 / n)
+    assert abs(float(torch.corrcoef(drawn.T)[0, 1])) < 4.5 / N_DRAWS**0.5
+
+
+def test_gamma_poisson_is_exact_on_the_way(make_context, gamma_poisson, assert_law):
+    # law at survival probability p: NegBin(r, p μ)
+    truth = gamma_poisson(shape=[2.0], mean=[3.0])
+    states = []
+    sample(truth, make_context(N_DRAWS, 1), rows(N_DRAWS), SamplerConfig(4, attrition=0.7), states.append)
+    for state in states:
+        assert_law(state.x, gamma_poisson(shape=[2.0], mean=[3.0 * state.p]).law(0))
+
+
+def test_a_mean_alone_gives_the_law_as_the_steps_shrink(make_context, discrete_prior):
+    # the posterior mean of a two-humped prior: one step rounds the mean, many steps are the exact birth process
+    prior = [0.4, 0.1, 0.0, 0.3, 0.2]
+    n_obs = 20_000
+
+    def distance(n_steps: int) -> float:
+        drawn = sample(discrete_prior(prior), make_context(n_obs, 1), rows(n_obs), SamplerConfig(n_steps))
+        shares = np.bincount(drawn.long().flatten().numpy(), minlength=5) / n_obs
+        return np.abs(shares[:5] - prior).sum() / 2 + shares[5:].sum() / 2
+
+    # law of the distance between a sample of this size and its own law: about sqrt(5 / 20,000) / 2 = 0.008
+    one, few, many = distance(1), distance(4), distance(64)
+    assert one > 0.3
+    assert few < one / 2
+    assert many < 0.02
+
+
+def test_a_mean_alone_is_rounded_without_bias(make_context):
+    mean = torch.tensor([0.2, 1.0, 7.9])
+    drawn = sample(
+        lambda x_t, p, context: Intensity(mean.expand_as(x_t)),
+        make_context(N_DRAWS, 3),
+        rows(N_DRAWS),
+        SamplerConfig(1),
+    )
+    assert bool(((drawn == mean.floor()) | (drawn == mean.ceil())).all())
+    # law of an average: standard deviation below 0.5 / sqrt(n) = 0.0016
+    torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.007)
+
+
+@pytest.mark.parametrize("with_shape", [False, True])
+def test_births_have_the_mean_of_their_exposure(with_shape):
+    # law: E = λ Δp, with a variance below 2.5
+    mean = torch.full((N_DRAWS, 1), 2.5)
+    intensity = Intensity(mean, torch.full_like(mean, 3.0) if with_shape else None)
+    born = births(intensity, 0.2, 0.3, torch.ones_like(mean, dtype=torch.bool), rows(N_DRAWS))
+    assert float(born.mean()) == pytest.approx(0.75, abs=4.5 * (2.5 / N_DRAWS) ** 0.5)
+
+
+@pytest.mark.parametrize("attrition", [0.0, 0.5])
+@pytest.mark.parametrize("with_shape", [False, True])
+def test_only_noised_entries_are_drawn(attrition, with_shape, make_context, gamma_poisson):
+    truth = gamma_poisson(shape=[2.0] * 3, mean=[30.0] * 3)
+    known = torch.tensor([[True, False, False]]).expand(200, 3)
+    noised = torch.tensor([[False, True, False]]).expand(200, 3)
+    context = make_context(200, 3, counts=torch.full((200, 3), 4.0) * known, known=known, noised=noised)
+
+    def denoiser(x_t, p, context):
+        intensity = truth(x_t, p, context)
+        return intensity if with_shape else Intensity(intensity.mean)
+
+    drawn = sample(denoiser, context, rows(200), SamplerConfig(5, attrition=attrition))
+    assert not drawn[:, [0, 2]].any()
+    # the law of the middle gene has mean 30
+    assert float(drawn[:, 1].mean()) > 20.0
+
+
+@pytest.mark.parametrize("chosen", [[3], [0, 4, 9], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
+@pytest.mark.parametrize("attrition", [0.0, 0.4])
+def test_a_row_does_not_depend_on_its_batch(chosen, attrition, make_context, gamma_poisson):
+    truth = gamma_poisson(shape=[2.0, 0.4, 1.0], mean=[3.0, 1.0, 60.0])
+    keys = torch.arange(100, 110)
+    config = SamplerConfig(6, attrition=attrition)
+    whole = sample(truth, make_context(10, 3), RowGenerator(0, keys), config)
+    part = sample(truth, make_context(len(chosen), 3), RowGenerator(0, keys[chosen]), config)
+    assert torch.equal(part, whole[chosen])
+
+
+@pytest.mark.parametrize("attrition", [0.0, 0.5])
+def test_callback_sees_every_step(attrition, make_context, gamma_poisson):
+    truth = gamma_poisson(shape=[2.0], mean=[8.0])
+    config, seen_p, states = SamplerConfig(7, attrition=attrition), [], []
+
+    def denoiser(x_t, p, context):
+        seen_p.append(float(p[0, 0]))
+        return truth(x_t, p, context)
+
+    drawn = sample(denoiser, make_context(300, 1), rows(300), config, states.append)
+    grid = config.survival_grid()
+    assert [state.step for state in states] == list(range(7))
+    assert [state.p for state in states] == grid[1:]
+    assert seen_p == pytest.approx(grid[:-1])
+    assert torch.equal(states[-1].x, drawn)
+    deaths = sum(int((later.x < earlier.x).sum()) for earlier, later in itertools.pairwise(states))
+    assert (deaths > 0) == (attrition > 0)
+
+
+def test_sampling_keeps_no_graph(make_context):
+    weight = torch.tensor(2.0, requires_grad=True)
+    drawn = sample(lambda x_t, p, context: Intensity(weight + x_t), make_context(3, 2), rows(3), SamplerConfig(2))
+    assert not drawn.requires_grad
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "logit_linear"])
+@pytest.mark.parametrize("n_steps", [1, 3, 20])
+def test_survival_grid(name, n_steps):
+    schedule, even = get_schedule(name), torch.linspace(0.0, 1.0, n_steps + 1, dtype=torch.float64)
+    by_p = SamplerConfig(n_steps, "p", schedule=schedule).survival_grid()
+    by_t = SamplerConfig(n_steps, "t", schedule=schedule).survival_grid()
+    assert by_p == pytest.approx(even.tolist())
+    assert by_t == pytest.approx(schedule(1.0 - even).p.tolist())
+    assert by_p[0] == by_t[0] == 0.0
+    assert by_p[-1] == by_t[-1] == 1.0
+
+
+def test_equal_steps_in_p_need_no_schedule_that_reaches_them():
+    # sigmoid(±L) of a short horizon ends at 0.13 and 0.87
+    config = SamplerConfig(20, "p", schedule=LogitLinearSchedule(2.0))
+    assert np.diff(config.survival_grid()) == pytest.approx(np.full(20, 0.05))
+
+
+@pytest.mark.parametrize("attrition", [-0.1, 1.1, float("nan")])
+def test_attrition_is_a_share(attrition):
+    with pytest.raises(ValueError, match="Attrition"):
+        SamplerConfig(attrition=attrition)
+
+
+@pytest.mark.parametrize(("config", "message"), [({"n_steps": 0}, "n_steps=0"), ({"spacing": "x"}, "spacing 'x'")])
+def test_impossible_paths_are_errors(config, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig(**config).survival_grid()

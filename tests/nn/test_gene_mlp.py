@@ -1,0 +1,110 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from countsdiff.core import Backbone, Context, Denoiser
+from countsdiff.nn.gene_mlp import GeneMLP
+
+N_VARS = 5
+
+
+def untrained(**settings) -> GeneMLP:
+    torch.manual_seed(0)
+    return GeneMLP(N_VARS, [3, 2], 1, **{"width": 16, "dropout": 0.5, **settings})
+
+
+@pytest.fixture
+def network() -> GeneMLP:
+    """A network past its zero start, with dropout."""
+    network = untrained()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network.eval()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_it_has_nothing_to_add_at_the_start(depth, make_evidence):
+    network = untrained(depth=depth)
+    assert isinstance(network, Backbone)
+    for output in network(make_evidence(7, N_VARS)):
+        assert torch.equal(output, torch.zeros(7, N_VARS))
+
+
+def test_blocks_start_as_the_identity(make_evidence):
+    # depth adds nothing before training: a trunk gives the same answer with and without its blocks
+    deep, shallow = untrained(depth=3).eval(), untrained(depth=0).eval()
+    shallow.load_state_dict(deep.state_dict(), strict=False)
+    for network in (deep, shallow):
+        nn.init.ones_(network.log_mean.weight[:, :3])
+    evidence = make_evidence(4, N_VARS)
+    deep_mean, shallow_mean = deep(evidence)[0], shallow(evidence)[0]
+    assert bool(deep_mean.any())
+    torch.testing.assert_close(deep_mean, shallow_mean)
+
+
+def test_dropout_is_for_training_only(network, make_evidence):
+    evidence = make_evidence(4, N_VARS)
+    first, second = network(evidence)[0], network(evidence)[0]
+    assert torch.equal(first, second)
+    network.train()
+    torch.manual_seed(0)
+    assert not torch.equal(network(evidence)[0], network(evidence)[0])
+
+
+def test_a_row_does_not_depend_on_the_others(network, make_evidence):
+    ours, others = make_evidence(6, N_VARS), make_evidence(6, N_VARS, seed=1)
+    mixed = {name: torch.cat([vars(ours)[name][:2], vars(others)[name][2:]]) for name in vars(ours)}
+    for alone, together in zip(network(ours), network(replace(ours, **mixed)), strict=True):
+        torch.testing.assert_close(alone[:2], together[:2], rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(alone[2:], together[2:], atol=1e-3)
+
+
+@pytest.mark.parametrize("unknown", ["categories", "continuous"])
+def test_covariates_matter_and_may_be_unknown(unknown, network, make_evidence):
+    evidence = make_evidence(6, N_VARS)
+    values = vars(evidence)[unknown]
+    null = torch.full_like(values, -1 if unknown == "categories" else float("nan"))
+    known, nulled = network(evidence)[0], network(replace(evidence, **{unknown: null}))[0]
+    assert bool(nulled.isfinite().all())
+    assert bool(((known - nulled).abs().amax(1) > 1e-4).all())
+
+
+def test_the_null_token_is_what_without_covariates_gives(network):
+    # rows trained with covariates dropped (−1, NaN) are what guidance asks for when it asks without covariates
+    counts = torch.poisson(torch.full((4, N_VARS), 2.0), generator=torch.Generator().manual_seed(0))
+    everything = torch.ones(4, N_VARS, dtype=torch.bool)
+    codes, values = torch.tensor([[0, 1], [2, 0], [1, 1], [0, 0]]), torch.randn(4, 1)
+    context = Context(counts, everything, ~everything, codes, values)
+    dropped = replace(context, categories=torch.full((4, 2), -1), continuous=torch.full((4, 1), float("nan")))
+    denoiser = Denoiser(network, torch.ones(N_VARS), torch.ones(N_VARS))
+    x_t, p = torch.zeros(4, N_VARS), torch.zeros(4, 1)
+    trained, asked = denoiser(x_t, p, dropped), denoiser(x_t, p, context.without_covariates())
+    assert torch.equal(trained.mean, asked.mean)
+    assert torch.equal(trained.shape, asked.shape)
+    assert not torch.allclose(asked.mean, denoiser(x_t, p, context).mean, atol=1e-3)
+
+
+def test_unknown_covariates_leave_gradients_finite(network, make_evidence):
+    evidence = replace(make_evidence(3, N_VARS), continuous=torch.full((3, 1), float("nan")))
+    mean, shape = network(evidence)
+    (mean.sum() + shape.sum()).backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+def test_it_works_without_covariates(make_evidence):
+    torch.manual_seed(0)
+    network = GeneMLP(N_VARS, width=16).eval()
+    nn.init.normal_(network.log_mean.weight)
+    evidence = make_evidence(3, N_VARS)
+    bare = replace(evidence, categories=evidence.categories[:, :0], continuous=evidence.continuous[:, :0])
+    mean, shape = network(bare)
+    assert mean.shape == shape.shape == (3, N_VARS)
+    assert bool(mean.isfinite().all() & mean.any())
+
+
+def test_the_shape_head_leaves_the_trunk_alone(network, make_evidence):
+    network(make_evidence(3, N_VARS))[1].sum().backward()
+    touched = {name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert touched == {"log_shape.weight", "log_shape.bias"}

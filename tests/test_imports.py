@@ -1,0 +1,63 @@
+"""The core stays light: what may import what (docs/architecture.md)."""
+
+import ast
+import subprocess
+import sys
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+import countsdiff
+
+ROOT = Path(countsdiff.__file__).parent
+HEAVY = {"anndata", "lightning", "mudata", "scanpy", "scvi"}
+
+
+def imported_by(file: Path) -> set[str]:
+    """Absolute names of everything a file imports, at its top or inside a function."""
+    package = ".".join(("countsdiff", *file.relative_to(ROOT).parent.parts))
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import countsdiff", HEAVY | {"torch"}),
+        ("import countsdiff.core, countsdiff.nn.gene_mlp, countsdiff.metrics", HEAVY),
+    ],
+)
+def test_importing_loads_nothing_heavy(statement, absent):
+    report = f"{statement}; import sys; print(*(set({sorted(absent)!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"), [("core", {"core"}), ("nn", {"core", "nn"}), ("metrics", {"core", "metrics"})]
+)
+def test_packages_keep_to_their_layer(package, allowed):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imported_by(file):
+            parts = name.split(".")
+            assert parts[0] not in HEAVY, f"{file.name} imports {name}"
+            assert parts[0] != "countsdiff" or parts[1] in allowed, f"{file.name} imports {name}"
+
+
+def test_every_public_name_exists():
+    from countsdiff import core, metrics
+
+    for module in (core, metrics):
+        assert sorted(module.__all__) == sorted(set(module.__all__))
+        assert all(hasattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        countsdiff.nonsense  # noqa: B018
