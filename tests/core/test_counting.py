@@ -53,6 +53,21 @@ def test_binomial_quantiles_never_exceed_the_trials():
     assert bool((binomial_quantile(u, trials, probability) <= trials).all())
 
 
+@pytest.mark.parametrize(
+    ("law", "quantile"),
+    [
+        (stats.poisson(45.0), lambda u: poisson_quantile(u, torch.tensor(45.0))),
+        (stats.nbinom(2.0, 0.05), lambda u: negative_binomial_quantile(u, torch.tensor(2.0), torch.tensor(38.0))),
+        (stats.binom(90, 0.5), lambda u: binomial_quantile(u, torch.tensor(90.0), torch.tensor(0.5))),
+    ],
+    ids=["poisson", "negative_binomial", "binomial"],
+)
+def test_no_count_is_skipped_where_bisection_takes_over(law, quantile):
+    k = np.arange(30.0, 70.0)
+    middle = (law.cdf(k - 1) + law.cdf(k)) / 2  # of the step of the distribution function at k
+    np.testing.assert_array_equal(quantile(*exact(middle)), k)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_quantiles_broadcast_and_keep_the_dtype_of_u(dtype):
     u = torch.full((3, 1), 0.7, dtype=dtype)

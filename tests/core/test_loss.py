@@ -17,11 +17,6 @@ from countsdiff.core import (
 SCHEDULES = ["cosine", "linear", "logit_linear"]
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 @pytest.mark.parametrize("probabilities", [[0.9, 0.1], [0.2, 0.5, 0.0, 0.3], [0.999, 0.0, 0.0, 0.0, 0.001]])
 def test_bregman_loss_is_smallest_at_the_mean(probabilities):
     weight = torch.tensor(probabilities, dtype=torch.float64)

@@ -9,11 +9,6 @@ N_DRAWS = 100_000
 STEPS = [(0.0, 0.3), (0.0, 1.0), (0.2, 0.5), (0.3, 0.7), (0.6, 0.9), (0.05, 0.06), (0.95, 0.99), (0.4, 1.0)]
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 @pytest.mark.parametrize(("n", "p"), [(1, 0.3), (6, 0.5), (6, 0.9), (40, 0.05), (300, 0.4), (20_000, 0.7)])
 def test_thinning_is_binomial(n, p, generator, assert_law):
     # law: Bin(n, p); torch switches algorithms at n p = 10

@@ -19,6 +19,7 @@ def test_has_the_known_cells_genes_and_molecules(adata):
     assert adata.var_names.is_unique
     assert {"CD79A", "LYZ", "NKG7", "PPBP"} <= set(adata.var_names)
     assert adata.obs["n_counts_total"].sum() == 6_254_880
+    assert adata.var["highly_variable"].sum() == 1000
 
 
 def test_holds_counts_in_x_and_again_in_a_layer_of_its_own(adata):

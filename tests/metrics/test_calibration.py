@@ -88,6 +88,7 @@ def test_open_problems_mse_of_known_matrices():
     assert open_problems_mse(test, denoised) == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("ignore:Some cells have zero counts")
 def test_open_problems_mse_agrees_with_scanpy_for_any_depth_and_format():
     import anndata as ad
     import scanpy as sc

@@ -15,7 +15,7 @@ def make_evidence() -> Callable[..., Evidence]:
         return Evidence(
             log_ratio=torch.randn(n_obs, n_vars, generator=generator),
             exposure=torch.rand(n_obs, n_vars, generator=generator),
-            summary=torch.randn(n_obs, 4, generator=generator),
+            summary=torch.randn(n_obs, 3, generator=generator),
             categories=torch.stack([torch.arange(n_obs) % 3, torch.arange(n_obs) % 2], dim=1),
             continuous=torch.randn(n_obs, 1, generator=generator),
         )

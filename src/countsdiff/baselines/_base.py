@@ -113,8 +113,8 @@ def pooled_rates(
 def at_own_depth(profiles: NDArray[Any], counts: Counts, observed: NDArray[np.float32]) -> Counts:
     """Scale each cell's profile so that over its observed entries it adds up to its observed counts.
 
-    All baselines settle depth in this way, whatever their profiles are relative to. A cell without observed
-    entries keeps its profile.
+    All baselines but the gene mean settle depth in this way, whatever their profiles are relative to. A cell
+    without observed entries keeps its profile.
     """
     expected = np.einsum("ij,ij->i", profiles, observed)
     scale = divide(counts.sum(axis=1), expected, otherwise=1)

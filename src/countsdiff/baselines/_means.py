@@ -24,7 +24,7 @@ class GeneMean:
 
 @dataclass(frozen=True)
 class SizeFactorMean:
-    """The cell's size factor times the gene's rate: what a model of depth alone can do."""
+    """The rates of all cells, at the cell's own depth: what a model of depth alone can do."""
 
     name: ClassVar[str] = "size_factor_mean"
 
@@ -34,7 +34,8 @@ class SizeFactorMean:
         """Predict every entry; see :class:`Imputer`."""
         counts, observed = observe(counts, missing)
         size = size_factors(counts, observed)
-        return np.outer(size, gene_rates(counts, observed, size))
+        rates = np.tile(gene_rates(counts, observed, size), (len(counts), 1))
+        return at_own_depth(rates, counts, observed)
 
 
 @dataclass(frozen=True)

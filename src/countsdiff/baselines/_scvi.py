@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,9 +45,13 @@ class SCVI:
         cells = filled.any(axis=1)  # scVI takes the logarithm of the library size
         adata = anndata.AnnData(filled[cells])
         scvi.settings.seed = seed
-        scvi.model.SCVI.setup_anndata(adata)
-        model = scvi.model.SCVI(adata)
-        model.train(max_epochs=self.max_epochs, enable_progress_bar=False, logger=False)
+        with warnings.catch_warnings():
+            # a mean is no integer: the likelihood of scVI takes it, with these two remarks
+            warnings.filterwarnings("ignore", "adata.X does not contain unnormalized count data")
+            warnings.filterwarnings("ignore", "The value argument must be within the support")
+            scvi.model.SCVI.setup_anndata(adata)
+            model = scvi.model.SCVI(adata)
+            model.train(max_epochs=self.max_epochs, enable_progress_bar=False, logger=False)
         profiles = np.zeros_like(counts)
         profiles[cells] = model.get_normalized_expression(
             library_size="latent", n_samples=self.n_samples, return_numpy=True

@@ -9,12 +9,11 @@ from countsdiff.cli._io import InputError, atomic, report, write
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_N_GENES = 1000
 _SHARE = 0.5
 _BASELINES = {
     "gene_mean": "gene mean",
     "size_factor_mean": "size-factor mean",
-    "label_mean": "label mean (knows the cell types)",
+    "label_mean": "label mean",
     "knn": "kNN smoothing",
 }
 _OURS = "CountsDiff"
@@ -53,7 +52,7 @@ def demo(
 
     silence()
     full = datasets.pbmc3k()
-    truth = full[:, pp.highly_variable(full, _N_GENES)].copy()
+    truth = full[:, full.var["highly_variable"]].copy()
     del truth.layers["counts"]  # they would be the truth still when those in X are hidden
     hidden = pp.mcar(truth.shape, _SHARE, seed=0)
     data = pp.hide_entries(truth, hidden)
@@ -71,7 +70,7 @@ def demo(
     with atomic(picture) as temporary:
         _draw(rows, truth.X.toarray()[hidden], hidden, temporary)
     report(
-        f"Imputed {hidden.sum():,} entries of {data.n_obs:,} cells × {data.n_vars:,} genes, all in all in "
+        f"Imputed {hidden.sum():,} entries of {data.n_obs:,} cells × {data.n_vars:,} genes in "
         f"{time.perf_counter() - start:.0f} s.",
         f"Wrote {result} (layers imputed, hidden and truth) and {picture}.",
     )
@@ -100,7 +99,8 @@ def _print(rows: dict[str, Row]) -> None:
     from rich.table import Table
 
     best = {name: pick(row.scores[name] for row in rows.values()) for name, (_, pick) in _COLUMNS.items()}
-    table = Table("Method", title="Hidden counts, predicted")
+    caption = "The label mean is told the cell types, the other methods are not."
+    table = Table("Method", title="Hidden counts, predicted", caption=caption)
     for label, pick in _COLUMNS.values():
         table.add_column(f"{label} {'↑' if pick is max else '↓'}", justify="right")
     table.add_column("Seconds", justify="right")
@@ -114,7 +114,7 @@ def _print(rows: dict[str, Row]) -> None:
 
 
 def _draw(rows: dict[str, Row], truth: Any, hidden: Any, path: Path) -> None:
-    """Left: mean truth by prediction, with the middle 80 % of the truth for ours. Right: scores."""
+    """Draw the mean truth by prediction, and two scores, of all methods."""
     import numpy as np
     from matplotlib.figure import Figure
 

@@ -93,8 +93,8 @@ class TimeSampler:
         inside = p.clamp(min=1e-3)
         value = ScheduleValue(p=inside, dp=self.schedule.slope(self.schedule.inverse(inside)))
         weight = get_weight(self.weight)(value)
-        if self.spacing == "p":
-            weight = weight / -value.dp
+        # the weighted integral over t, drawn uniformly in p; empty rows stand for the p next to 0 in either case
+        weight = torch.where(empty | (self.spacing == "p"), weight / -value.dp, weight)
         return NoiseLevels(p=p.unsqueeze(1), weight=weight.unsqueeze(1))
 
 

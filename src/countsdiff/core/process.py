@@ -77,7 +77,7 @@ def noise(x_0: Tensor, p: Tensor, noised: Tensor, generator: torch.Generator | N
     generator
         Source of randomness.
     """
-    target = x_0 * noised
+    target = torch.where(noised, x_0, 0.0)  # not a product: an entry that is not noised may hold anything
     x_t = thin(target, p, generator)
     return NoisedCounts(x_t=x_t, lost=target - x_t, p=p, noised=noised)
 

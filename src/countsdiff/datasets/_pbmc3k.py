@@ -15,8 +15,8 @@ def pbmc3k() -> "AnnData":
     -------
     AnnData
         Shape ``(2638, 2000)``. Raw counts, float32 CSR, in ``X`` and once more in ``layers["counts"]``, where they stay
-        when ``X`` is normalised; ``obs["cell_type"]`` (9 types) and ``obs["n_counts_total"]`` (counts over all genes,
-        also those left out); source, licence and citation in ``uns``.
+        when ``X`` is normalised. ``obs["cell_type"]``: 9 types; ``obs["n_counts_total"]``: counts over all genes, also
+        those left out; ``var["highly_variable"]``: the 1,000 most variable genes; ``uns``: source, licence, citation.
 
     Examples
     --------

@@ -26,10 +26,15 @@ KEYS = Keys()
 class OptionalLayerField(LayerField):
     """A layer that training needs and query data may lack (entries marked as missing)."""
 
+    def validate_field(self, adata: AnnData) -> None:
+        """Validate the layer if it is there."""
+        if self.attr_key in adata.layers:
+            super().validate_field(adata)
+
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
         """Register the layer on `adata_target` if it is there."""
         if self.attr_key not in adata_target.layers:
-            return {}
+            return state_registry
         return super().transfer_field(state_registry, adata_target, **kwargs)
 
 
@@ -64,6 +69,10 @@ class CellReader:
             missing |= _dense_rows(self.missing, rows, self.columns).astype(bool)
         counts[missing] = 0.0
         return counts, missing
+
+    def restore(self, matrix: NDArray) -> NDArray:
+        """Put columns in the model's order back into the order the data have."""
+        return matrix if self.columns is None else matrix[:, np.argsort(self.columns)]
 
     def chunks(self, rows: NDArray[np.intp] | None = None, size: int = _CHUNK) -> Iterator[NDArray[np.intp]]:
         """Split `rows` (default: all) into runs of at most `size`."""

@@ -165,6 +165,11 @@ class PredictiveModel(BaseModelClass):
             raise ValueError("The model was loaded without data; give the data to impute.")
         cells = self._cells(adata)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader)
+        if task.evidence and self.module.denoiser.head == "x0":
+            raise ValueError(
+                "The 'x0' head predicts what is missing and says nothing about observed entries; "
+                "denoise with head='gamma' or 'rate'."
+            )
         denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
         predictor = Predictor(denoiser, cells, task, request, self.device)
         names = [key_added + suffix for suffix in request.names()]

@@ -165,7 +165,8 @@ class CountsDiffModule(BaseModuleClass):
         observed = ~counts.isnan()
         if KEYS.MISSING in tensors:
             observed &= tensors[KEYS.MISSING] == 0
-        return torch.where(observed, counts, 0.0), observed
+        # columns first (CSC data) would be summed in another order, and round differently
+        return torch.where(observed, counts, 0.0).contiguous(), observed.contiguous()
 
     def _hide(
         self, tensors: dict[str, Tensor], counts: Tensor, observed: Tensor, generator: torch.Generator

@@ -70,9 +70,13 @@ class CountsDiffTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict:
         """AdamW under one learning-rate cycle."""
-        optimizer = torch.optim.AdamW(
-            self.module.denoiser.parameters(), lr=self.lr, weight_decay=self.weight_decay, eps=self.eps, fused=True
-        )
+        parameters = list(self.module.denoiser.parameters())
+        # biases hold the level of a gene, which is to be learnt and not to be shrunk
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=self.eps, fused=True)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.n_steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 

@@ -146,7 +146,7 @@ class Predictor:
             answers, rewritten[chosen] = self._answer(rows[chosen], counts[chosen], missing[chosen])
             for matrix, answer in zip(matrices, answers, strict=True):
                 matrix[rewritten] = answer[rewritten[chosen]]
-        return matrices, rewritten
+        return [self.cells.reader.restore(matrix) for matrix in matrices], rewritten
 
     def _answer(
         self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]

@@ -45,7 +45,7 @@ class GeneMLP(nn.Module):
     ):
         super().__init__()
         self.covariates = CovariateEmbedding(n_categories, n_continuous)
-        self.condition = nn.Sequential(nn.Linear(4 + self.covariates.n_features, _CONDITION), nn.SiLU())
+        self.condition = nn.Sequential(nn.Linear(3 + self.covariates.n_features, _CONDITION), nn.SiLU())
         self.encode = nn.Linear(2 * n_vars, width)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))

@@ -1,0 +1,138 @@
+"""Bad input is refused in one sentence that names the place, and left as it was; odd but legal input works."""
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy import sparse
+
+from countsdiff import CountsDiffImputer
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+@pytest.mark.parametrize(
+    ("value", "word"), [(-1, "negative"), (0.5, "whole"), (np.inf, "infinite"), (-np.inf, "negative")]
+)
+def test_one_bad_count_is_found_wherever_it_is(make_adata, value, word, as_sparse):
+    adata = make_adata(n_obs=3000, n_vars=10)
+    counts = adata.X.toarray()
+    counts[2917, 7] = value
+    adata.X = sparse.csr_matrix(counts) if as_sparse else counts
+    with pytest.raises(ValueError, match="'cell2917', gene 'gene7'") as error:
+        CountsDiffImputer.setup_anndata(adata)
+    assert word in str(error.value)
+    assert "_scvi_uuid" not in adata.uns
+    assert not any(key.startswith("_scvi") for key in adata.obs)
+
+
+def test_normalised_input_is_recognised(make_adata):
+    adata = make_adata()
+    adata.X = np.log1p(adata.X.toarray() * 0.37)
+    with pytest.raises(ValueError, match="looks normalised"):
+        CountsDiffImputer(adata)
+
+
+def test_absent_names(make_adata):
+    adata = make_adata()
+    with pytest.raises(KeyError, match="no 'raw'"):
+        CountsDiffImputer.setup_anndata(adata, layer="raw")
+    with pytest.raises(KeyError, match="no 'holes'"):
+        CountsDiffImputer.setup_anndata(adata, missing_layer="holes")
+    with pytest.raises(KeyError, match="no column 'donor'"):
+        CountsDiffImputer.setup_anndata(adata, batch_key="donor")
+
+
+def test_gene_names_that_repeat(make_adata):
+    adata = make_adata()
+    adata.var_names = ["twice", "twice", *adata.var_names[2:]]
+    with pytest.raises(ValueError, match="'twice' stands more than once"):
+        CountsDiffImputer(adata)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
+def test_empty_input(shape):
+    with pytest.raises(ValueError, match="empty"):
+        CountsDiffImputer(ad.AnnData(np.zeros(shape, np.float32)))
+
+
+def test_text_is_not_counts():
+    adata = ad.AnnData(np.ones((3, 2), np.float32))
+    adata.layers["text"] = np.array([["a", "b"]] * 3, dtype=object)
+    with pytest.raises(ValueError, match="not numbers"):
+        CountsDiffImputer.setup_anndata(adata, layer="text")
+
+
+def test_transposed_query(trained, make_adata):
+    with pytest.raises(ValueError, match="swapped"):
+        trained.impute(make_adata().T.copy())
+
+
+def test_query_lacks_genes_or_has_too_many(trained, make_adata):
+    with pytest.raises(ValueError, match=r"lack 1 of the 30 genes.*'gene4'"):
+        trained.impute(make_adata()[:, [j for j in range(30) if j != 4]].copy())
+    wider = ad.concat([make_adata(), ad.AnnData(np.ones((90, 1), np.float32), obs=make_adata().obs[[]])], axis=1)
+    wider.obs = make_adata().obs
+    with pytest.raises(ValueError, match="31 genes, the model 30"):
+        trained.impute(wider)
+
+
+def test_bad_counts_in_query(trained, query):
+    counts = query.X.toarray()
+    counts[8, 2] = 1.5
+    query.X = counts
+    with pytest.raises(ValueError, match="'cell8', gene 'gene2'"):
+        trained.impute(query)
+
+
+def test_unseen_category(trained, query):
+    query.obs["kind"] = "unheard-of"
+    with pytest.raises(ValueError, match="unheard-of"):
+        trained.impute(query)
+
+
+def test_query_without_marks_of_missing_entries(trained, make_adata):
+    adata = make_adata()
+    trained.impute(adata)
+    assert adata.uns["countsdiff"]["imputed"]["rewrite"] == "zeros"
+
+
+@pytest.mark.parametrize("kind", ["zero cell", "zero gene", "missing cell", "missing gene", "one cell", "one gene"])
+def test_odd_but_legal(kind, make_adata, train):
+    adata = make_adata(n_obs=1 if kind == "one cell" else 90, n_vars=1 if kind == "one gene" else 30)
+    counts = adata.X.toarray()
+    if kind == "zero cell":
+        counts[4] = 0
+    elif kind == "zero gene":
+        counts[:, 4] = 0
+    elif kind == "missing cell":
+        counts[4] = np.nan
+    elif kind == "missing gene":
+        counts[:, 4] = np.nan
+    else:
+        counts[0, 0] = np.nan
+    adata.X = counts
+    model = train(adata, max_steps=12)
+    imputed = model.impute(missing="zeros", inplace=False)
+    assert np.isfinite(imputed).all()
+    assert (imputed >= 0).all()
+    if kind == "missing cell":  # nothing is known of it: about the mean of every gene
+        profile = np.nanmean(counts, axis=0)
+        assert np.corrcoef(imputed[4], profile)[0, 1] > 0.9
+        assert 0.5 < imputed[4].sum() / profile.sum() < 2.0
+    if kind == "zero gene":
+        assert imputed[:, 4].max() < 0.2
+    draws = model.impute(output="sample", missing="zeros", inplace=False)
+    assert np.isfinite(draws).all()
+
+
+def test_extreme_counts(make_adata, train):
+    adata = make_adata()
+    counts = adata.X.toarray()
+    counts[:, 0] = 1_000_000
+    adata.X = counts
+    hole = np.zeros(adata.shape, bool)
+    hole[:5, 0] = True
+    model = train(adata, max_steps=12)
+    imputed = model.impute(missing=hole, inplace=False)[hole]
+    assert ((imputed > 1e5) & (imputed < 1e7)).all()
+    draws = model.impute(missing=hole, output="sample", n_steps=2, inplace=False)[hole]
+    assert (draws == np.round(draws)).all()
