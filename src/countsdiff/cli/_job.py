@@ -125,20 +125,21 @@ def _present(layer: str | None, adata: AnnData) -> str | None:
 
 
 def _with_missing_as(value: float, adata: AnnData, layer: str | None, missing_layer: str | None) -> Any:
-    """Counts in float32, CSR if sparse, with `value` where they are missing."""
-    counts = get_layer(adata, layer).astype(np.float32)
-    if sparse.issparse(counts):
-        counts = sparse.csr_matrix(counts)
-    if missing_layer is not None:
-        missing = get_layer(adata, missing_layer).astype(bool)
-        if sparse.issparse(counts):
-            marks = sparse.csr_matrix(missing, dtype=np.float32)
-            marks.eliminate_zeros()
-            counts = counts - counts.multiply(marks)
-            marks.data[:] = value
-            counts = (counts + marks).tocsr()
-        else:
-            counts[missing.toarray() if sparse.issparse(missing) else missing] = value
-    entries = counts.data if sparse.issparse(counts) else counts
-    entries[np.isnan(entries)] = value
+    """Copy the counts, as float32 and CSR if sparse, with `value` where they are missing."""
+    counts = get_layer(adata, layer)
+    missing = None if missing_layer is None else sparse.csr_matrix(get_layer(adata, missing_layer), dtype=bool)
+    if not sparse.issparse(counts):
+        counts = np.array(counts, dtype=np.float32)
+        counts[np.isnan(counts)] = value
+        if missing is not None:
+            counts[missing.toarray()] = value
+        return counts
+    counts = sparse.csr_matrix(counts, dtype=np.float32, copy=True)
+    counts.data[np.isnan(counts.data)] = value
+    if missing is not None:
+        marks = missing.astype(np.float32)
+        marks.eliminate_zeros()
+        counts -= counts.multiply(marks)
+        marks.data[:] = value
+        counts += marks
     return counts

@@ -75,6 +75,9 @@ class TimeSampler:
     share_empty: float = 0.5
     largest_p: float = 0.98
 
+    def __post_init__(self) -> None:
+        get_weight(self.weight)  # an unknown name is an error here, not in the first minibatch
+
     def __call__(
         self, n_obs: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
     ) -> NoiseLevels:

@@ -191,7 +191,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         *,
         batch_size: int = 128,
         lr: float = 2e-3,
-        weight_decay: float = 1.0,
+        weight_decay: float | None = None,
         early_stopping: bool = True,
         validation_size: float = 0.05,
         seed: int = 0,
@@ -208,7 +208,8 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         batch_size
             Cells per minibatch.
         lr, weight_decay
-            Peak learning rate and decoupled weight decay of AdamW.
+            Peak learning rate and decoupled weight decay of AdamW. Default decay: 3,000 / ``max_steps``, so that the weights
+            forget over the whole of training however long it is.
         early_stopping
             Stop when ten validations in a row, a hundred steps apart, brought no improvement.
         validation_size
@@ -259,7 +260,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 plan_kwargs={
                     "n_steps": max_epochs * steps_per_epoch,
                     "lr": lr,
-                    "weight_decay": weight_decay,
+                    "weight_decay": 3_000 / max_steps if weight_decay is None else weight_decay,
                     "seed": seed,
                 },
                 callbacks=callbacks,

@@ -83,9 +83,11 @@ class CountsDiffModule(BaseModuleClass):
             depth=depth,
             dropout=dropout,
         )
-        ones = torch.ones(n_input)
         self.denoiser = Denoiser(
-            backbone, ones if mean is None else mean, ones if dispersion is None else dispersion, head
+            backbone,
+            torch.ones(n_input) if mean is None else mean,
+            torch.ones(n_input) if dispersion is None else dispersion,
+            head,
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
         self.times = TimeSampler(get_schedule(schedule), weight)

@@ -1,0 +1,155 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from countsdiff import CountsDiffImputer
+
+
+def fit(adata, seed=0, **kwargs):
+    model = CountsDiffImputer(adata, width=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train(batch_size=32, enable_progress_bar=False, seed=seed, **kwargs)
+    return model
+
+
+def weights(model):
+    return torch.cat([p.flatten() for p in model.module.averaged.parameters()])
+
+
+def test_learns_what_a_size_factor_cannot_know(make_adata):
+    adata = make_adata(n_obs=600, n_vars=30)
+    hidden = np.random.default_rng(0).random(adata.shape) < 0.5
+    adata.layers["hidden"] = hidden
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    model = fit(adata, max_steps=300)
+    counts = adata.X.toarray()
+    observed = np.where(hidden, np.nan, counts)
+    gene_mean = np.nanmean(observed, axis=0)
+    size = np.nansum(observed, axis=1) / (~hidden @ gene_mean)
+    baseline = (size[:, None] * gene_mean)[hidden]
+    imputed = model.impute(inplace=False)[hidden]
+    truth = counts[hidden]
+    # two cell types with unlike genes: knowing the type halves the squared error, and more
+    assert np.mean((imputed - truth) ** 2) < 0.5 * np.mean((baseline - truth) ** 2)
+    assert abs(imputed.sum() / truth.sum() - 1) < 0.05
+
+
+def test_seed_decides_everything(make_adata):
+    state = torch.random.get_rng_state()
+    first = fit(make_adata(), max_steps=12)
+    torch.testing.assert_close(torch.random.get_rng_state(), state)  # the user's own stream is left alone
+    torch.rand(3)
+    assert torch.equal(weights(first), weights(fit(make_adata(), max_steps=12)))
+    assert not torch.equal(weights(first), weights(fit(make_adata(), max_steps=12, seed=1)))
+
+
+def test_values_behind_missing_entries_do_not_matter(make_adata, hidden):
+    plain, poisoned = make_adata(), make_adata()
+    counts = poisoned.X.toarray()
+    counts[hidden] = 99
+    poisoned.X = counts
+    for adata in (plain, poisoned):
+        adata.layers["hidden"] = hidden
+        CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    assert torch.equal(weights(fit(plain, max_steps=12)), weights(fit(poisoned, max_steps=12)))
+
+
+def test_counted_in_steps(make_adata):
+    model = fit(make_adata(), max_steps=12)
+    assert model.trainer.global_step == 12
+
+
+def test_history_and_best_weights(make_adata):
+    model = fit(make_adata(), max_steps=400)
+    validation = model.history["validation_loss"]["validation_loss"]
+    assert len(validation) == 4
+    assert {"train_loss", "validation_loss"} <= {k.removesuffix("_epoch") for k in model.history}
+    generator = torch.Generator().manual_seed(1)
+    loader = model._make_data_loader(adata=model.adata, indices=model.validation_indices, batch_size=32)
+    with torch.no_grad():
+        (tensors,) = list(loader)
+        loss = model.module.imputation_loss(tensors, generator).mean()
+    assert float(loss) == pytest.approx(validation.min(), rel=1e-5)
+
+
+def test_early_stopping_stops_when_nothing_improves(make_adata):
+    # a learning rate of zero learns nothing: ten validations without improvement after the first, and out
+    model = fit(make_adata(), max_steps=5000, lr=1e-12)
+    assert model.trainer.global_step < 1500
+
+
+def test_early_stopping_can_be_switched_off(make_adata):
+    model = fit(make_adata(), max_steps=1200, lr=1e-12, early_stopping=False)
+    assert model.trainer.global_step == 1200
+
+
+def test_no_validation(make_adata):
+    model = fit(make_adata(), max_steps=6, validation_size=0.0)
+    assert len(model.validation_indices) == 0
+    assert "validation_loss" not in model.history
+    with pytest.raises(ValueError, match="validation_size"):
+        fit(make_adata(), validation_size=1.0)
+
+
+def test_bfloat16_keeps_counts_exact(make_adata):
+    adata = make_adata()
+    model = fit(adata, max_steps=12, precision="bf16-mixed")
+    exact = fit(make_adata(), max_steps=12)
+    assert all(p.dtype == torch.float32 for p in model.module.averaged.parameters())
+    low, high = model.impute(missing="all", inplace=False), exact.impute(missing="all", inplace=False)
+    np.testing.assert_allclose(low, high, rtol=0.2)
+
+
+@pytest.mark.parametrize("head", ["rate", "x0"])
+def test_other_heads_impute(make_adata, hidden, train, head):
+    adata = make_adata()
+    adata.layers["hidden"] = hidden
+    model = train(adata, missing_layer="hidden", model_kwargs={"head": head}, max_steps=60)
+    mean = model.impute(inplace=False)[hidden]
+    draws = model.impute(output="sample", n_samples=40, n_steps=1, inplace=False)[:, hidden]
+    np.testing.assert_array_equal(draws, np.round(draws))
+    assert abs(draws.sum() / (40 * mean.sum()) - 1) < 0.03
+    if head == "x0":
+        with pytest.raises(ValueError, match="'x0' head"):
+            model.denoise()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "logit_linear"])
+@pytest.mark.parametrize("weight", ["paper", "unit"])
+def test_schedules_and_weights_train(make_adata, train, schedule, weight):
+    model = train(make_adata(), model_kwargs={"schedule": schedule, "weight": weight}, max_steps=12)
+    assert np.isfinite(model.impute(missing="all", inplace=False)).all()
+
+
+def test_unknown_settings_are_named(make_adata):
+    for option in ("head", "schedule", "weight"):
+        with pytest.raises(ValueError, match="no-such-thing"):
+            CountsDiffImputer(make_adata(), **{option: "no-such-thing"})
+
+
+def test_labels_inform(make_adata, train):
+    adata = make_adata(n_obs=300)
+    hidden = np.zeros(adata.shape, bool)
+    hidden[:, :] = True  # nothing known of a cell but its label
+    model = train(adata, labels_key="kind", max_steps=400)
+    imputed = model.impute(missing=hidden, inplace=False)
+    counts, kind = adata.X.toarray(), adata.obs["kind"].to_numpy()
+    for label in ("a", "b"):
+        other = {"a": "b", "b": "a"}[label]
+        mine = np.corrcoef(imputed[kind == label].mean(0), counts[kind == label].mean(0))[0, 1]
+        theirs = np.corrcoef(imputed[kind == label].mean(0), counts[kind == other].mean(0))[0, 1]
+        assert mine > max(theirs, 0.5)
+
+
+def test_size_factors_and_unknown_covariates(make_adata, train):
+    adata = make_adata()
+    adata.obs["size"] = np.asarray(adata.X.sum(1)).ravel() / 60 + 0.1
+    model = train(adata, size_factor_key="size", continuous_covariate_keys=["age"], max_steps=12)
+    _, continuous = model.module.covariates(next(iter(model._make_data_loader(adata=adata, batch_size=90))))
+    np.testing.assert_allclose(continuous[:, -1], np.log(adata.obs["size"]), rtol=1e-5)
+    np.testing.assert_allclose(continuous[:, 0].mean(), 0, atol=1e-5)
+    adata.obs["age"] = np.nan
+    assert np.isfinite(model.impute(adata, missing="all", inplace=False)).all()
