@@ -73,7 +73,7 @@ def impute(
     from countsdiff.cli._training import silence
 
     silence()
-    layers = {"layer": layer, "missing_layer": missing_layer}
+    layers: dict[str, Any] = {"layer": layer, "missing_layer": missing_layer}
     with blame(source):
         if model is None:
             job = _job.train(adata, **layers, **training, seed=seed, accelerator=accelerator.value, quiet=quiet)

@@ -137,6 +137,7 @@ class Denoiser(nn.Module):
 
     mean: Tensor
     dispersion: Tensor
+    tail: Tensor
 
     def __init__(self, backbone: nn.Module, mean: Tensor, dispersion: Tensor, head: HeadName = "gamma"):
         super().__init__()
@@ -146,9 +147,10 @@ class Denoiser(nn.Module):
         self.head = head
         self.register_buffer("mean", mean)
         self.register_buffer("dispersion", dispersion)
+        self.register_buffer("tail", torch.tensor(torch.inf))  # see countsdiff.core.calibration
         if head == "gamma":
             # a variable's dispersion over all observations is far too wide for those that plainly express it
-            self.shape_slope = nn.Parameter(torch.full_like(mean, 0.5))
+            self.shape_slope = nn.Parameter(torch.zeros_like(mean))
 
     def forward(self, x_t: Tensor, p: Tensor, context: Context) -> Intensity:
         """Intensity of births on every entry.
@@ -171,7 +173,9 @@ class Denoiser(nn.Module):
         shift, shape_shift = shift.float(), 6.0 * torch.tanh(shape_shift.float() / 6.0)
         if self.head == "gamma":
             mu = base * _multiplier(shift)
-            shape = self.dispersion * torch.exp(shape_shift + self.shape_slope * torch.log1p(mu.detach()))
+            fixed_mu = mu.detach()
+            shape = self.dispersion * torch.exp(shape_shift + self.shape_slope * torch.log1p(fixed_mu))
+            shape = shape * (1.0 + fixed_mu / self.tail)
             # the mean's loss fits dispersion badly (docs/theory): only the likelihood of the births moves the shape
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)

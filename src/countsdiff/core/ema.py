@@ -38,10 +38,8 @@ class ExponentialMovingAverage(nn.Module, Generic[ModuleT]):
         """Move the averaged weights towards those of `module`; buffers are copied."""
         warm = (1.0 + self.n_updates) / (10.0 + self.n_updates)
         step = 1.0 - torch.clamp(warm, max=self.decay)
-        averaged, current = list(self.module.parameters()), list(module.parameters())
-        difference = list(torch._foreach_sub(current, averaged))
-        torch._foreach_mul_(difference, step)  # a tensor: the device need not tell the host
-        torch._foreach_add_(averaged, difference)
+        for averaged, weight in zip(self.module.parameters(), module.parameters(), strict=True):
+            averaged.lerp_(weight, step)  # a tensor: the device need not tell the host
         for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(theirs)
         self.n_updates += 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,14 +52,14 @@ class CellReader:
         Order in which to return the variables, or ``None`` for the order they have.
     """
 
-    counts: object
-    missing: object | None = None
+    counts: Any
+    missing: Any | None = None
     columns: NDArray[np.intp] | None = None
 
     @property
     def n_obs(self) -> int:
         """Number of rows."""
-        return self.counts.shape[0]
+        return int(self.counts.shape[0])
 
     def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return counts (0 where missing) and missing entries of `rows`, both ``(len(rows), n_vars)``."""

@@ -208,8 +208,8 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         batch_size
             Cells per minibatch.
         lr, weight_decay
-            Peak learning rate and decoupled weight decay of AdamW. Default decay: 3,000 / ``max_steps``, so that the weights
-            forget over the whole of training however long it is.
+            Peak learning rate and decoupled weight decay of AdamW. Default decay: 3,000 / ``max_steps``, so that the
+            weights forget over the whole of training however long it is.
         early_stopping
             Stop when ten validations in a row, a hundred steps apart, brought no improvement.
         validation_size
@@ -249,6 +249,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 "early_stopping_monitor": "validation_loss",
                 "early_stopping_patience": 10,
             }
+        self.module.set_tail(math.inf)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             super().train(
@@ -266,6 +267,8 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
+        if n_validation > 0:
+            self.module.calibrate(self._make_data_loader(self.adata, indices=validation, batch_size=batch_size), seed)
 
     def _module_buffers(self) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

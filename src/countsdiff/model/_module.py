@@ -1,13 +1,14 @@
 """The torch module between scvi-tools' minibatches and the core."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
-from countsdiff.core.denoiser import Context, Denoiser, HeadName
+from countsdiff.core.calibration import fit_tail
+from countsdiff.core.denoiser import Context, Denoiser, HeadName, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.process import noise
@@ -149,17 +150,49 @@ class CountsDiffModule(BaseModuleClass):
             Mean loss per cell, shape ``(n_obs,)``.
         """
         counts, observed = self._observed(tensors)
+        total = torch.zeros(len(counts), device=counts.device)
+        for intensity, hidden in self.impute_folds(tensors, generator):
+            total = total + (bregman_loss(intensity.mean, counts) * hidden).sum(1)
+        return total / observed.sum(1).clamp(min=1)
+
+    def impute_folds(
+        self, tensors: dict[str, Tensor], generator: torch.Generator
+    ) -> Iterator[tuple[Intensity, Tensor]]:
+        """Impute every observed entry once, a fifth of them at a time.
+
+        Yields
+        ------
+        tuple
+            Predictions for all entries, and the boolean matrix of those that were hidden; both ``(n_obs, n_vars)``.
+        """
+        counts, observed = self._observed(tensors)
         categories, continuous = self.covariates(tensors)
         fold = torch.randint(_N_FOLDS, counts.shape, generator=generator, device=counts.device)
         empty = torch.zeros(len(counts), 1, device=counts.device)
-        total = torch.zeros(len(counts), device=counts.device)
         for k in range(_N_FOLDS):
             hidden = observed & (fold == k)
             known = observed & ~hidden
             context = Context(counts * known, known, hidden, categories, continuous)
-            rate = self.averaged.module(torch.zeros_like(counts), empty, context).mean
-            total = total + (bregman_loss(rate, counts) * hidden).sum(1)
-        return total / observed.sum(1).clamp(min=1)
+            yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
+
+    def set_tail(self, tail: float) -> None:
+        """Set the tail of the predictive laws, see :func:`~countsdiff.core.calibration.fit_tail`."""
+        for denoiser in (self.denoiser, self.averaged.module):
+            denoiser.tail.fill_(tail)
+
+    @torch.no_grad()
+    def calibrate(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> None:
+        """Fit the tail of the predictive laws to cells that were not trained on."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        for minibatch in minibatches:
+            tensors = {key: value.to(self.device) for key, value in minibatch.items()}
+            counts, _ = self._observed(tensors)
+            for intensity, hidden in self.impute_folds(tensors, generator):
+                if intensity.shape is None:
+                    return
+                seen.append((counts[hidden].cpu(), intensity.mean[hidden].cpu(), intensity.shape[hidden].cpu()))
+        self.set_tail(fit_tail(*(torch.cat(parts) for parts in zip(*seen, strict=True))))
 
     @staticmethod
     def _observed(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -24,7 +25,7 @@ class Collector:
 
     def __init__(self, n_matrices: int, as_sparse: bool):
         self.as_sparse = as_sparse
-        self._blocks: list[list[NDArray[np.float32] | sparse.csr_matrix]] = [[] for _ in range(n_matrices)]
+        self._blocks: list[list[Any]] = [[] for _ in range(n_matrices)]
 
     def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
         """Add the next rows of every matrix."""
@@ -32,7 +33,7 @@ class Collector:
             stay = self.as_sparse and np.count_nonzero(matrix) < _SPARSE_BELOW * matrix.size
             blocks.append(sparse.csr_matrix(matrix) if stay else matrix)
 
-    def matrices(self) -> list[NDArray[np.float32] | sparse.csr_matrix]:
+    def matrices(self) -> list[Any]:
         """All rows of every matrix: CSR if every block stayed sparse, else dense."""
         return [
             sparse.vstack(blocks, format="csr")

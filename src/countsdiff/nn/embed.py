@@ -21,9 +21,11 @@ class CovariateEmbedding(nn.Module):
 
     def __init__(self, n_categories: Sequence[int], n_continuous: int, dim: int = 16):
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(n + 1, dim) for n in n_categories)  # the last row: unknown
-        for table in self.tables:
+        self.n_categories = list(n_categories)
+        tables = [nn.Embedding(n + 1, dim) for n in n_categories]  # the last row: unknown
+        for table in tables:
             nn.init.normal_(table.weight, std=0.3)
+        self.tables = nn.ModuleList(tables)
         self.n_continuous = n_continuous
         self.n_features = dim * len(n_categories) + 2 * n_continuous
 
@@ -38,8 +40,8 @@ class CovariateEmbedding(nn.Module):
             Standardised values, NaN where unknown; shape ``(n_obs, n_continuous)``.
         """
         features = [
-            table(torch.where(code < 0, table.num_embeddings - 1, code))
-            for table, code in zip(self.tables, categories.unbind(1), strict=True)
+            table(torch.where(code < 0, n, code))
+            for table, n, code in zip(self.tables, self.n_categories, categories.unbind(1), strict=True)
         ]
         unknown = continuous.isnan()
         features += [continuous.nan_to_num(), unknown.to(continuous.dtype)]

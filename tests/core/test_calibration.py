@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from countsdiff.core.calibration import fit_tail
+
+
+def test_finds_the_tail_that_was_there(generator):
+    mean = torch.distributions.Gamma(0.5, 0.05).sample((200_000,))
+    shape, tail = torch.full_like(mean, 0.3), 5.0
+    true_shape = shape * (1 + mean / tail)
+    rates = torch._standard_gamma(true_shape, generator=generator) / true_shape * mean
+    counts = torch.poisson(rates, generator=generator)
+    assert fit_tail(counts, mean, shape) == pytest.approx(tail, rel=0.1)
+
+
+def test_matches_the_squared_residuals():
+    counts, mean, shape = torch.tensor([0.0, 40.0, 3.0]), torch.tensor([1.0, 25.0, 2.0]), torch.tensor([2.0, 0.1, 1.0])
+    tail = fit_tail(counts, mean, shape)
+    variance = mean + mean.square() / (shape * (1 + mean / tail))
+    assert float(variance.sum()) == pytest.approx(float((counts - mean).square().sum()), rel=1e-6)
+
+
+def test_laws_that_are_too_narrow_are_left_alone():
+    counts, mean = torch.tensor([0.0, 50.0]), torch.tensor([20.0, 20.0])
+    assert fit_tail(counts, mean, torch.tensor([100.0, 100.0])) == float("inf")
