@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from countsdiff.core.calibration import fit_tail
+from countsdiff.core.calibration import fit_level, fit_tail
 
 
 def test_finds_the_tail_that_was_there(generator):
@@ -23,3 +23,8 @@ def test_matches_the_squared_residuals():
 def test_laws_that_are_too_narrow_are_left_alone():
     counts, mean = torch.tensor([0.0, 50.0]), torch.tensor([20.0, 20.0])
     assert fit_tail(counts, mean, torch.tensor([100.0, 100.0])) == float("inf")
+
+
+def test_level_balances_the_sums():
+    assert fit_level(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 3.0])) == pytest.approx(0.75)
+    assert fit_level(torch.zeros(2), torch.tensor([1.0, 3.0])) == 1.0

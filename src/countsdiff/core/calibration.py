@@ -1,7 +1,33 @@
-"""Widths of predictive laws, set right after training on data that was held out."""
+"""Level and width of predictive laws, set right once training has ended.
+
+On cells that were trained on: most of the entries that users impute lie in such cells. Levels and tails fitted to
+cells held out missed theirs (on a fetal atlas the level by 6 %), those fitted to observed entries of the same cells
+were right within 1 %.
+"""
 
 import torch
 from torch import Tensor
+
+
+def fit_level(counts: Tensor, mean: Tensor) -> float:
+    """Factor that makes predictions add up to the counts they are for.
+
+    Training balances the two, but with dropout on; without it predictions came out 1 to 3 % too high.
+
+    Parameters
+    ----------
+    counts
+        Counts that were hidden and predicted, shape ``(n,)``.
+    mean
+        Their predicted means, same shape.
+
+    Returns
+    -------
+    float
+        Σ counts / Σ means; 1 where there is no count to go by.
+    """
+    total = float(counts.to(torch.float64).sum())
+    return total / float(mean.to(torch.float64).sum()) if total > 0.0 else 1.0
 
 
 def fit_tail(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
@@ -14,7 +40,7 @@ def fit_tail(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
     Parameters
     ----------
     counts
-        Held-out counts, shape ``(n,)``.
+        Counts that were hidden and predicted, shape ``(n,)``.
     mean, shape
         Their predicted negative-binomial laws, same shape.
 

@@ -137,6 +137,7 @@ class Denoiser(nn.Module):
 
     mean: Tensor
     dispersion: Tensor
+    level: Tensor
     tail: Tensor
 
     def __init__(self, backbone: nn.Module, mean: Tensor, dispersion: Tensor, head: HeadName = "gamma"):
@@ -147,7 +148,9 @@ class Denoiser(nn.Module):
         self.head = head
         self.register_buffer("mean", mean)
         self.register_buffer("dispersion", dispersion)
-        self.register_buffer("tail", torch.tensor(torch.inf))  # see countsdiff.core.calibration
+        # set after training, see countsdiff.core.calibration
+        self.register_buffer("level", torch.tensor(1.0))
+        self.register_buffer("tail", torch.tensor(torch.inf))
         if head == "gamma":
             # a variable's dispersion over all observations is far too wide for those that plainly express it
             self.shape_slope = nn.Parameter(torch.zeros_like(mean))
@@ -196,7 +199,7 @@ class Denoiser(nn.Module):
         log_ratio = torch.log((self.dispersion + counts) / (self.dispersion + size * expected))
         summary = torch.cat([p, size.log(), seen / self.mean.sum()], dim=1)
         evidence = Evidence(log_ratio, exposure, summary, context.categories, context.continuous)
-        return counts, evidence, size * self.mean
+        return counts, evidence, self.level * size * self.mean
 
 
 def _multiplier(shift: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from scvi.data.fields import (
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.utils import setup_anndata_dsp
 
+from countsdiff.core.calibration import fit_level, fit_tail
 from countsdiff.core.denoiser import HeadName
 from countsdiff.model._data import (
     KEYS,
@@ -34,6 +35,7 @@ from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
 from countsdiff.model._statistics import gene_statistics
 
 _VALIDATE_EVERY = 100  # steps
+_MAX_CALIBRATION = 2_000  # cells
 
 
 class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
@@ -249,7 +251,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 "early_stopping_monitor": "validation_loss",
                 "early_stopping_patience": 10,
             }
-        self.module.set_tail(math.inf)
+        self.module.set_calibration(level=1.0, tail=math.inf)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             super().train(
@@ -267,8 +269,15 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
-        if n_validation > 0:
-            self.module.calibrate(self._make_data_loader(self.adata, indices=validation, batch_size=batch_size), seed)
+        self._calibrate(seed)
+
+    def _calibrate(self, seed: int) -> None:
+        """Set the level and the tail of predictive laws by (at most 2,000, evenly spaced) cells of the data."""
+        cells = np.arange(self.adata.n_obs)[:: math.ceil(self.adata.n_obs / _MAX_CALIBRATION)]
+        counts, mean, shape = self.module.predictions(self._make_data_loader(self.adata, indices=cells), seed)
+        level = fit_level(counts, mean)
+        tail = math.inf if shape is None else fit_tail(counts, level * mean, shape)
+        self.module.set_calibration(level, tail)
 
     def _module_buffers(self) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

@@ -7,7 +7,6 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
-from countsdiff.core.calibration import fit_tail
 from countsdiff.core.denoiser import Context, Denoiser, HeadName, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
@@ -175,24 +174,26 @@ class CountsDiffModule(BaseModuleClass):
             context = Context(counts * known, known, hidden, categories, continuous)
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
 
-    def set_tail(self, tail: float) -> None:
-        """Set the tail of the predictive laws, see :func:`~countsdiff.core.calibration.fit_tail`."""
+    def set_calibration(self, level: float, tail: float) -> None:
+        """Set the level and the tail of the predictive laws, see :mod:`countsdiff.core.calibration`."""
         for denoiser in (self.denoiser, self.averaged.module):
+            denoiser.level.fill_(level)
             denoiser.tail.fill_(tail)
 
     @torch.no_grad()
-    def calibrate(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> None:
-        """Fit the tail of the predictive laws to cells that were not trained on."""
+    def predictions(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Observed counts, and the means and shapes predicted for them while hidden; all of shape ``(n,)``."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        counts, means, shapes = [], [], []
         for minibatch in minibatches:
             tensors = {key: value.to(self.device) for key, value in minibatch.items()}
-            counts, _ = self._observed(tensors)
+            observed_counts, _ = self._observed(tensors)
             for intensity, hidden in self.impute_folds(tensors, generator):
-                if intensity.shape is None:
-                    return
-                seen.append((counts[hidden].cpu(), intensity.mean[hidden].cpu(), intensity.shape[hidden].cpu()))
-        self.set_tail(fit_tail(*(torch.cat(parts) for parts in zip(*seen, strict=True))))
+                counts.append(observed_counts[hidden].cpu())
+                means.append(intensity.mean[hidden].cpu())
+                if intensity.shape is not None:
+                    shapes.append(intensity.shape[hidden].cpu())
+        return torch.cat(counts), torch.cat(means), torch.cat(shapes) if shapes else None
 
     @staticmethod
     def _observed(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
