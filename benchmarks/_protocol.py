@@ -8,6 +8,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import scanpy as sc
+import torch
 from numpy.typing import NDArray
 
 from countsdiff import pp
@@ -42,6 +43,8 @@ def load(name: str, data_dir: Path, n_genes: int = 1000) -> Dataset:
     sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
     adata = adata[:, pp.highly_variable(adata, n_genes)]
     column = DATASETS.get(name)
+    # numba, which scanpy runs on, resets the number of threads that torch was told to use
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     labels = None if column is None else adata.obs[column].astype(str).to_numpy()
     return Dataset(name, adata.X.toarray().astype(np.float32), labels)
 

@@ -27,20 +27,8 @@ def test_equals_the_three_calls_it_stands_for(adata, hidden):
     model = CountsDiffImputer(expected, seed=3, width=32)
     model.train(seed=3, batch_size=16, **FAST)
     model.impute(output="sample", seed=3, key_added="drawn")
-    assert (
-        pp.impute(
-            adata,
-            key_added="drawn",
-            missing_layer="hidden",
-            labels_key="kind",
-            width=32,
-            batch_size=16,
-            output="sample",
-            seed=3,
-            **FAST,
-        )
-        is None
-    )
+    options = {"missing_layer": "hidden", "labels_key": "kind", "width": 32, "batch_size": 16, "output": "sample"}
+    assert pp.impute(adata, key_added="drawn", seed=3, **options, **FAST) is None
     np.testing.assert_array_equal(dense(adata.layers["drawn"]), dense(expected.layers["drawn"]))
     assert adata.uns["countsdiff"]["drawn"] == expected.uns["countsdiff"]["drawn"]
 

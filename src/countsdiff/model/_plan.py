@@ -79,7 +79,8 @@ class CountsDiffTrainingPlan(TrainingPlan):
         # the fused step is twice as fast, but Lightning does not clip its gradients under mixed precision
         fused = self.trainer.precision == "32-true"
         optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=self.eps, fused=fused)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.n_steps, pct_start=0.1)
+        # a tenth, and a bit: a warm-up of exactly one step divides by zero in torch
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.n_steps, pct_start=0.101)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 

@@ -136,16 +136,21 @@ class Predictor:
             the boolean matrix of the rewritten entries.
         """
         counts, missing = self.cells.reader(rows)
-        matrices = []
-        for name in self.request.names():
-            # an observed count has no spread; a missing one of a cell that is not chosen stays missing
-            observed = np.zeros_like(counts) if name == "_std" else counts
-            matrices.append(np.where(missing, np.float32(np.nan), observed))
-        rewritten = np.zeros_like(missing)
-        if chosen.any():
-            answers, rewritten[chosen] = self._answer(rows[chosen], counts[chosen], missing[chosen])
-            for matrix, answer in zip(matrices, answers, strict=True):
-                matrix[rewritten] = answer[rewritten[chosen]]
+        if chosen.all():
+            answers, rewritten = self._answer(rows, counts, missing)
+        else:
+            rewritten = np.zeros_like(missing)
+            answers = [np.zeros_like(counts) for _ in self.request.names()]
+            if chosen.any():
+                some, rewritten[chosen] = self._answer(rows[chosen], counts[chosen], missing[chosen])
+                for answer, part in zip(answers, some, strict=True):
+                    answer[chosen] = part
+            counts[missing & ~rewritten] = np.nan  # missing entries of cells that are not chosen stay missing
+        spread_free = np.zeros_like(counts) if self.request.return_std else counts  # an observed count has no spread
+        matrices = [
+            np.where(rewritten, answer, spread_free if name == "_std" else counts)
+            for name, answer in zip(self.request.names(), answers, strict=True)
+        ]
         return [self.cells.reader.restore(matrix) for matrix in matrices], rewritten
 
     def _answer(
