@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
+
 import anndata as ad
 import numpy as np
 import pytest

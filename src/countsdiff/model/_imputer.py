@@ -269,7 +269,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
-        self._calibrate(seed)
+            self._calibrate(seed)
 
     def _calibrate(self, seed: int) -> None:
         """Set the level and the tail of predictive laws by (at most 2,000, evenly spaced) cells of the data."""

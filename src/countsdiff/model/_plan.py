@@ -1,6 +1,5 @@
 """How the module is trained: AdamW on one cycle, a moving average, and a validation that always draws the same."""
 
-import math
 from typing import cast
 
 import lightning.pytorch as pl
@@ -30,6 +29,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
         super().__init__(module, optimizer="AdamW", lr=lr, weight_decay=weight_decay, eps=1e-8)
         self.n_steps = n_steps
         self.seed = seed
+        self.cell_losses: list[Tensor] = []  # of the validation cells, by minibatch
         self._generator: torch.Generator | None = None
 
     def on_fit_start(self) -> None:
@@ -54,10 +54,15 @@ class CountsDiffTrainingPlan(TrainingPlan):
         """Let the averaged weights follow."""
         self.module.averaged.update(self.module.denoiser)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the losses of the last validation."""
+        self.cell_losses = []
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score the averaged weights at imputation, with folds fixed by the seed and the position of the batch."""
         generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_idx)
         loss = self.module.imputation_loss(batch, generator)
+        self.cell_losses.append(loss)
         self.log(
             "validation_loss",
             loss.mean(),
@@ -85,22 +90,29 @@ class CountsDiffTrainingPlan(TrainingPlan):
 
 
 class KeepBest(pl.Callback):
-    """Keeps the averaged weights of the best validation, and puts them back when training ends."""
+    """Keeps the averaged weights of the last validation that was no worse than the best, and puts them back at the end.
+
+    No worse means within one standard error of the difference, cell by cell: validation sets of small data are small,
+    while the end of a learning-rate cycle is better by far than their noise shows.
+    """
 
     def __init__(self) -> None:
-        self.best = math.inf
-        self._weights: dict[str, Tensor] | None = None
+        self._best: Tensor | None = None
+        self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember the weights if they are the best so far."""
-        loss = float(trainer.callback_metrics["validation_loss"])
-        if loss < self.best:
-            self.best = loss
+        """Remember the weights unless they are worse than the best so far."""
+        losses = torch.cat(cast(CountsDiffTrainingPlan, pl_module).cell_losses)
+        worse = torch.zeros_like(losses) if self._best is None else losses - self._best
+        # a single cell has no standard error: not finite, and so never "worse"
+        if not worse.mean() > worse.std() / len(worse) ** 0.5:
             self._weights = {name: value.clone() for name, value in _averaged(pl_module).state_dict().items()}
+        if self._best is None or worse.mean() < 0.0:
+            self._best = losses
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best weights back."""
-        if self._weights is not None:
+        if self._weights:
             _averaged(pl_module).load_state_dict(self._weights)
 
 
