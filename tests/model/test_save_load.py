@@ -1,5 +1,6 @@
 import inspect
 
+import anndata as ad
 import numpy as np
 import pytest
 import scvi
@@ -52,3 +53,25 @@ def test_constructor_takes_plain_values_only(trained):
     assert all(
         isinstance(value, (str, int, float, bool, type(None))) for value in trained.init_params_["non_kwargs"].values()
     )
+
+
+def test_inference_methods_take_scvi_tools_arguments():
+    # pipelines call any scvi-tools model with these
+    for method in (CountsDiffImputer.impute, CountsDiffImputer.denoise):
+        assert {"adata", "indices", "n_samples", "batch_size"} <= set(inspect.signature(method).parameters)
+    ours = set(inspect.signature(CountsDiffImputer.setup_anndata).parameters)
+    assert set(inspect.signature(scvi.model.SCVI.setup_anndata).parameters) <= ours
+
+
+def test_data_read_back_from_disk_do_not_pass_for_the_original(make_adata, tmp_path):
+    adata = make_adata()
+    adata.layers["hidden"] = adata.X > 100
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    adata.write_h5ad(tmp_path / "data.h5ad")
+    again = ad.read_h5ad(tmp_path / "data.h5ad")
+    CountsDiffImputer.setup_anndata(again)
+    # scvi-tools keeps one registration per uuid, which the copy has taken over: an error, never another registration
+    with pytest.raises(ValueError, match="Did you make a copy"):
+        CountsDiffImputer(adata)
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    assert CountsDiffImputer(adata).registry_["setup_args"]["missing_layer"] == "hidden"
