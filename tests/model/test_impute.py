@@ -66,7 +66,7 @@ def test_genes_in_another_order_are_aligned_by_name(trained, query, hidden):
 
 def test_marks_of_missing_entries_in_every_form(trained, make_adata, hidden):
     expected = trained.impute(make_adata(), missing=hidden, inplace=False)
-    by_sparse = trained.impute(make_adata(), missing=sparse.csr_matrix(hidden), inplace=False)
+    by_sparse = trained.impute(make_adata(), missing=sparse.coo_matrix(hidden), inplace=False)
     by_layer = make_adata()
     by_layer.layers["holes"] = hidden.astype(int)
     by_nan = make_adata()

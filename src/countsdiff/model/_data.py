@@ -82,8 +82,8 @@ class CellReader:
 
 
 def as_row_access(matrix):
-    """CSC matrices become CSR, in memory: their rows cannot be read one by one."""
-    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format not in ("csr",) else matrix
+    """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
+    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
 def get_layer(adata: AnnData, layer: str | None):

@@ -7,7 +7,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.model._data import CellReader, get_layer
+from countsdiff.model._data import CellReader, as_row_access, get_layer
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader) -> Task:
             raise KeyError(
                 f"missing={missing!r} is neither 'zeros' nor 'all' nor a layer; adata.layers has {list(adata.layers)}."
             )
-        hidden = get_layer(adata, missing)
+        hidden = as_row_access(get_layer(adata, missing))
     else:
-        hidden = missing if sparse.issparse(missing) else np.asarray(missing)
+        hidden = as_row_access(missing) if sparse.issparse(missing) else np.asarray(missing)
     if hidden.shape != adata.shape:
         raise ValueError(
             f"missing has shape {hidden.shape}, the data {adata.shape}: it needs one entry per cell and gene, in the "
