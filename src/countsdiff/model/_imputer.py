@@ -213,7 +213,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
             Peak learning rate and decoupled weight decay of AdamW. Default decay: 3,000 / ``max_steps``, so that the
             weights forget over the whole of training however long it is.
         early_stopping
-            Stop when ten validations in a row, a hundred steps apart, brought no improvement.
+            Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
         validation_size
             Share of the cells to validate on, at most 2,000 of them. 0 switches validation off.
         seed
@@ -249,7 +249,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
                 "early_stopping": early_stopping,
                 "early_stopping_monitor": "validation_loss",
-                "early_stopping_patience": 10,
+                "early_stopping_patience": 20,
             }
         self.module.set_calibration(level=1.0, tail=math.inf)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
