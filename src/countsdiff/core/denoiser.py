@@ -88,7 +88,7 @@ class Evidence:
         e: 1 for known, p for noised, 0 for absent entries; shape ``(n_obs, n_vars)``.
     summary
         p, log size factor, share of the expected counts seen; shape ``(n_obs, 3)``. Not the share of noised entries: in
-        training on incomplete data it is never as large as in imputing them, and means came out 20 % too high.
+        training on incomplete data it is never as large as in imputing them, and means came out too high.
     categories, continuous
         Covariates, as in :class:`Context`.
     """
@@ -205,11 +205,11 @@ class Denoiser(nn.Module):
 def _multiplier(shift: Tensor) -> Tensor:
     """Positive multiple of the base rate: e^{3 asinh(x/3)}, which is e^x around 0 and (2|x|/3)^±3 far from it.
 
-    Most entries are zeros, and a network that may say e^x is too sure of them: rates it put at .005 were .013 in truth.
-    Upwards, an exponential turns a little too much confidence into runaway rates in shallow cells.
+    Most entries are zeros, and a network that may say e^x is too sure of them: rates it put at .0065 were .0165 in
+    truth. Upwards, an exponential turns a little too much confidence into runaway rates in shallow cells.
     """
     y = shift / 3.0
-    exp_asinh = y + torch.sqrt(y * y + 1.0)  # torch.asinh itself is fifty times slower on a CPU
+    exp_asinh = y + torch.sqrt(y * y + 1.0)  # torch.asinh itself is many times slower on a CPU
     return exp_asinh * exp_asinh * exp_asinh
 
 
