@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from countsdiff.core.calibration import fit_level, fit_tail
+from countsdiff.core.calibration import fit_level, fit_sharpness, fit_tail
 
 
 def test_finds_the_tail_that_was_there(generator):
@@ -28,3 +28,27 @@ def test_laws_that_are_too_narrow_are_left_alone():
 def test_level_balances_the_sums():
     assert fit_level(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 3.0])) == pytest.approx(0.75)
     assert fit_level(torch.zeros(2), torch.tensor([1.0, 3.0])) == 1.0
+
+
+@pytest.mark.parametrize("sharpness", [0.7, 1.0, 1.6])
+def test_finds_the_sharpness_that_was_there(sharpness, generator):
+    mean = torch.distributions.Gamma(0.5, 0.5).sample((200_000,))
+    shape = torch.full_like(mean, 0.8)
+    rates = torch._standard_gamma(sharpness * shape, generator=generator) / (sharpness * shape) * mean
+    counts = torch.poisson(rates, generator=generator)
+    assert fit_sharpness(counts, mean, shape) == pytest.approx(sharpness, rel=0.05)
+
+
+def test_sharpness_makes_the_zeros_add_up():
+    counts, mean, shape = (
+        torch.tensor([0.0, 4.0, 0.0, 3.0]),
+        torch.tensor([0.5, 3.0, 1.0, 2.0]),
+        torch.tensor([1.0, 1.0, 2.0, 0.5]),
+    )
+    sharp = fit_sharpness(counts, mean, shape) * shape
+    assert float((sharp / (sharp + mean)).pow(sharp).sum()) == pytest.approx(2.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(("counts", "expected"), [([0.0, 0.0], 0.5), ([1.0, 1.0], 2.0)])
+def test_sharpness_keeps_within_a_factor_of_two(counts, expected):
+    assert fit_sharpness(torch.tensor(counts), torch.ones(2), torch.ones(2)) == pytest.approx(expected)

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from countsdiff.core import Intensity, LogitLinearSchedule, RowGenerator, SamplerConfig, get_schedule, sample
 from countsdiff.core.sampler import births
@@ -180,3 +181,47 @@ def test_attrition_is_a_share(attrition):
 def test_impossible_paths_are_errors(config, message):
     with pytest.raises(ValueError, match=message):
         SamplerConfig(**config).survival_grid()
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"births": "x"}, "births 'x'"), ({"attrition_kind": 2}, "_kind 2")])
+def test_unknown_rules_are_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("p_t", "p_s", "limit"), [(0.0, 0.1, 1.0), (0.4, 0.5, 1.0), (0.8, 0.9, 0.125), (0.9, 1.0, 0.0)]
+)
+def test_attrition_is_rescaled_or_capped(p_t, p_s, limit):
+    assert SamplerConfig(attrition=0.3).attrition_between(p_t, p_s) == pytest.approx(0.3 * limit)
+    capped = SamplerConfig(attrition=0.3, attrition_kind="capped")
+    assert capped.attrition_between(p_t, p_s) == pytest.approx(min(0.3, limit))
+    assert SamplerConfig(attrition=1.0).attrition_between(p_t, p_s) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("rule", ["stochastic", "round"])
+@pytest.mark.parametrize("kind", ["rescaled", "capped"])
+def test_the_oracle_needs_no_law(rule, kind, make_context):
+    x_0 = torch.poisson(torch.full((50, 6), 4.0), generator=torch.Generator().manual_seed(0))
+    config = SamplerConfig(9, attrition=0.4, attrition_kind=kind, births=rule)
+    drawn = sample(
+        lambda x, p, _: Intensity((x_0 - x) / (1.0 - p), torch.ones_like(x)), make_context(50, 6), rows(50), config
+    )
+    assert torch.equal(drawn, x_0)
+
+
+def test_rounding_to_the_nearest_number_loses_rare_counts(make_context):
+    # why CountsDiff rounds at random: 0.3 lost counts are none, at every step
+    context, mean = make_context(N_DRAWS, 1), torch.full((N_DRAWS, 1), 0.3)
+    for rule, expected in (("round", 0.0), ("stochastic", 0.3), ("poisson", 0.3)):
+        drawn = sample(lambda x, p, _: Intensity(mean), context, rows(N_DRAWS), SamplerConfig(1, births=rule))
+        # law of an average of counts with variance 0.3 at most
+        assert float(drawn.mean()) == pytest.approx(expected, abs=4.5 * (0.3 / N_DRAWS) ** 0.5)
+
+
+def test_poisson_births_of_a_constant_intensity_are_poisson(make_context, assert_law):
+    mean = torch.full((N_DRAWS, 1), 2.7)
+    config = SamplerConfig(7, "t", births="poisson")
+    # λ does not depend on x_t, so Poisson births add up to Poisson(λ) exactly, whatever shape the head has
+    drawn = sample(lambda x, p, _: Intensity(mean, mean), make_context(N_DRAWS, 1), rows(N_DRAWS), config)
+    assert_law(drawn, stats.poisson(2.7))

@@ -74,11 +74,11 @@ def test_history_and_best_weights(make_adata):
     assert {"train_loss", "validation_loss"} <= {k.removesuffix("_epoch") for k in model.history}
     generator = torch.Generator().manual_seed(1)
     loader = model._make_data_loader(adata=model.adata, indices=model.validation_indices, batch_size=32)
-    model.module.set_calibration(level=1.0, tail=np.inf)
+    model.module.set_calibration()
     with torch.no_grad():
         (tensors,) = list(loader)
         loss = model.module.imputation_loss(tensors, generator).mean()
-    # level and tail were set after training: undo them to see the weights that validation saw
+    # predictive laws were set right after training: undo that to see the weights that validation saw
     assert np.isclose(validation, float(loss), rtol=1e-5).any()
 
 

@@ -8,13 +8,17 @@ from countsdiff.core.counting import CountLaw
 from countsdiff.core.denoiser import Backbone, Context, Denoiser, Evidence, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.guidance import ClassifierFreeGuidance, Guidance
+from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import TimeSampler, bregman_loss, get_weight, negative_binomial_loss
 from countsdiff.core.process import NoisedCounts, bridge, noise, thin
 from countsdiff.core.random import RowGenerator
+from countsdiff.core.repaint import RepaintConfig, repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
 from countsdiff.core.schedule import (
+    BlackoutSchedule,
     CosineSchedule,
     CustomSchedule,
+    JumpSchedule,
     LinearSchedule,
     LogitLinearSchedule,
     ScheduleValue,
@@ -24,6 +28,7 @@ from countsdiff.core.schedule import (
 
 __all__ = [
     "Backbone",
+    "BlackoutSchedule",
     "ClassifierFreeGuidance",
     "Context",
     "CosineSchedule",
@@ -34,9 +39,12 @@ __all__ = [
     "ExponentialMovingAverage",
     "Guidance",
     "Intensity",
+    "JumpSchedule",
     "LinearSchedule",
     "LogitLinearSchedule",
     "NoisedCounts",
+    "PoissonRandomisation",
+    "RepaintConfig",
     "RowGenerator",
     "SamplerConfig",
     "SamplerState",
@@ -49,6 +57,7 @@ __all__ = [
     "get_weight",
     "negative_binomial_loss",
     "noise",
+    "repaint",
     "sample",
     "thin",
 ]

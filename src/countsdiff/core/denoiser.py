@@ -138,6 +138,7 @@ class Denoiser(nn.Module):
     mean: Tensor
     dispersion: Tensor
     level: Tensor
+    sharpness: Tensor
     tail: Tensor
 
     def __init__(self, backbone: nn.Module, mean: Tensor, dispersion: Tensor, head: HeadName = "gamma"):
@@ -150,6 +151,7 @@ class Denoiser(nn.Module):
         self.register_buffer("dispersion", dispersion)
         # set after training, see countsdiff.core.calibration
         self.register_buffer("level", torch.tensor(1.0))
+        self.register_buffer("sharpness", torch.tensor(1.0))
         self.register_buffer("tail", torch.tensor(torch.inf))
         if head == "gamma":
             # a variable's dispersion over all observations is far too wide for those that plainly express it
@@ -178,7 +180,7 @@ class Denoiser(nn.Module):
             mu = base * _multiplier(shift)
             fixed_mu = mu.detach()
             shape = self.dispersion * torch.exp(shape_shift + self.shape_slope * torch.log1p(fixed_mu))
-            shape = shape * (1.0 + fixed_mu / self.tail)
+            shape = self.sharpness * shape * (1.0 + fixed_mu / self.tail)
             # the mean's loss fits dispersion badly (docs/theory): only the likelihood of the births moves the shape
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)
@@ -199,7 +201,8 @@ class Denoiser(nn.Module):
         log_ratio = torch.log((self.dispersion + counts) / (self.dispersion + size * expected))
         summary = torch.cat([p, size.log(), seen / self.mean.sum()], dim=1)
         evidence = Evidence(log_ratio, exposure, summary, context.categories, context.continuous)
-        return counts, evidence, self.level * size * self.mean
+        # the level was fitted to imputation, p = 0; towards p = 1 the entries' own counts take its place
+        return counts, evidence, self.level ** (1.0 - p) * size * self.mean
 
 
 def _multiplier(shift: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ def get_weight(weight: str | LossWeight) -> LossWeight:
 class NoiseLevels:
     """Survival probabilities drawn for a batch, and the factor that makes their average loss the weighted integral.
 
+    The integral runs over the times at which no more than ``largest_p`` survive.
+
     Attributes
     ----------
     p
@@ -66,7 +68,8 @@ class TimeSampler:
     share_empty
         Share of rows that sit at p = 0 exactly, where one-pass imputation and every sample begin.
     largest_p
-        Upper end of the survival probabilities: near p = 1 little is left to predict, and 1 / (1 − p) explodes.
+        Upper end of the survival probabilities: near p = 1 little is left to predict, and 1 / (1 − p) explodes. Times
+        with more survivors are taken to it in ``spacing="t"`` and left out in ``spacing="p"``.
     """
 
     schedule: SurvivalSchedule
@@ -87,14 +90,19 @@ class TimeSampler:
         empty = even < self.share_empty
         # the rows that are left share the unit interval as evenly as all of them did
         even = ((even - self.share_empty) / (1.0 - self.share_empty)).clamp(0.0, 1.0)
+        # slopes may vanish at p = 0, where weights are then 0 / 0: they are taken just inside
+        inside = torch.full_like(even, 1e-3)
         if self.spacing == "p":
             p = even * self.largest_p
+            inside = torch.where(empty, inside, torch.maximum(p, inside))
+            t = self.schedule.inverse(inside)
         else:
-            p = self.schedule(even).p.clamp(max=self.largest_p)
+            t = torch.maximum(even, self.schedule.inverse(torch.full_like(even, self.largest_p)))
+            p = self.schedule(t).p
+            t = torch.where(empty, self.schedule.inverse(inside), t)
+            inside = torch.where(empty, inside, p)
         p = torch.where(empty, torch.zeros_like(p), p)
-        # the slope vanishes at the very ends (0 / 0 in the weight): look at it just inside
-        inside = p.clamp(min=1e-3)
-        value = ScheduleValue(p=inside, dp=self.schedule.slope(self.schedule.inverse(inside)))
+        value = ScheduleValue(p=inside, dp=self.schedule.slope(t))
         weight = get_weight(self.weight)(value)
         # the weighted integral over t, drawn uniformly in p; empty rows stand for the p next to 0 in either case
         weight = torch.where(empty | (self.spacing == "p"), weight / -value.dp, weight)

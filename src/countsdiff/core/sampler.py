@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
 from countsdiff.core.process import attrition_limit, birth_exposure, survivors
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.schedule import CosineSchedule, Spacing, SurvivalSchedule
+
+BirthRule = Literal["law", "stochastic", "round", "poisson"]
+AttritionKind = Literal["rescaled", "capped"]
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,46 @@ class SamplerConfig:
     spacing
         Steps of equal survival probability (``"p"``) or equal time on the schedule (``"t"``).
     attrition
-        Share η of the largest possible attrition, σ = η σ_max: how much of what was born dies again in each step, which
-        lets later steps correct earlier ones. 0 is pure birth.
+        η: how much of what was born dies again in each step, which lets later steps correct earlier ones. 0 is pure
+        birth.
+    attrition_kind
+        ``"rescaled"``: σ = η σ_max of the step, so that 1 is the largest possible attrition; ``"capped"``:
+        σ = min(η, σ_max).
+    births
+        ``"law"``: the law of the head, negative binomial births where it knows their dispersion, else as
+        ``"stochastic"``, which rounds the predicted lost counts at random and lets each be born with probability β
+        (CountsDiff's default); ``"round"`` rounds to the nearest number (Blackout Diffusion's); ``"poisson"`` draws
+        Poisson births (JUMP's).
     schedule
         Survival schedule; it matters for ``spacing="t"`` only.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown or out of range.
     """
 
     n_steps: int = 20
     spacing: Spacing = "p"
     attrition: float = 0.0
+    attrition_kind: AttritionKind = "rescaled"
+    births: BirthRule = "law"
     schedule: SurvivalSchedule = CosineSchedule()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.attrition <= 1.0:
-            raise ValueError(f"Attrition is a share of its largest value, in [0, 1]; got {self.attrition:g}.")
+            raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition:g}.")
+        for name, value, choices in (
+            ("attrition_kind", self.attrition_kind, get_args(AttritionKind)),
+            ("births", self.births, get_args(BirthRule)),
+        ):
+            if value not in choices:
+                raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(choices)}.")
+
+    def attrition_between(self, p_t: float, p_s: float) -> float:
+        """Share σ of the present molecules that dies in the step from `p_t` to `p_s`."""
+        limit = attrition_limit(p_t, p_s)
+        return self.attrition * limit if self.attrition_kind == "rescaled" else min(self.attrition, limit)
 
     def survival_grid(self) -> list[float]:
         """Increasing survival probabilities from 0 to 1, ``n_steps + 1`` of them."""
@@ -89,22 +119,37 @@ def sample(
     grid = config.survival_grid()
     x = torch.zeros_like(context.counts)
     for step, (p_t, p_s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
-        attrition = config.attrition * attrition_limit(p_t, p_s)
         intensity = denoiser(x, torch.full_like(x[:, :1], p_t), context)
-        exposure = birth_exposure(p_t, p_s, attrition)
-        born = births(intensity, p_t, exposure, context.noised, generator)
-        x = survivors(x, attrition, generator) + born
+        x = reverse_step(x, intensity, p_t, p_s, context.noised, generator, config)
         if callback is not None:
             callback(SamplerState(step, p_s, x, intensity))
     return x
 
 
-def births(intensity: Intensity, p_t: float, exposure: float, noised: Tensor, generator: RowGenerator) -> Tensor:
-    """Births during a reverse step.
+def reverse_step(
+    x_t: Tensor,
+    intensity: Intensity,
+    p_t: float,
+    p_s: float,
+    noised: Tensor,
+    generator: RowGenerator,
+    config: SamplerConfig,
+) -> Tensor:
+    """Counts after one reverse step: survivors of x_t, and births by the denoiser's `intensity` at `p_t`."""
+    attrition = config.attrition_between(p_t, p_s)
+    born = births(intensity, p_t, birth_exposure(p_t, p_s, attrition), noised, generator, config.births)
+    return survivors(x_t, attrition, generator) + born
 
-    Where the head knows the law of the rate, births over the exposure are negative binomial, exactly. Where it knows
-    the mean alone, the lost counts are rounded at random to whole numbers and each is born with probability β
-    (CountsDiff's default).
+
+def births(
+    intensity: Intensity,
+    p_t: float,
+    exposure: float,
+    noised: Tensor,
+    generator: RowGenerator,
+    rule: BirthRule = "law",
+) -> Tensor:
+    """Births during a reverse step.
 
     Parameters
     ----------
@@ -118,11 +163,15 @@ def births(intensity: Intensity, p_t: float, exposure: float, noised: Tensor, ge
         Entries to draw; boolean.
     generator
         Row-wise source of randomness.
+    rule
+        See :class:`SamplerConfig`.
     """
     event_shape = intensity.mean.shape[1:]
     mean = intensity.mean * noised
-    if intensity.shape is not None:
-        return CountLaw(mean * exposure, intensity.shape).quantile(generator.uniform(*event_shape))
-    lost = torch.floor(mean * (1.0 - p_t) + generator.uniform(*event_shape))
+    if rule == "poisson" or (rule == "law" and intensity.shape is not None):
+        shape = intensity.shape if rule == "law" else None
+        return CountLaw(mean * exposure, shape).quantile(generator.uniform(*event_shape))
+    lost = mean * (1.0 - p_t)
+    lost = torch.round(lost) if rule == "round" else torch.floor(lost + generator.uniform(*event_shape))
     beta = torch.full_like(mean, min(1.0, exposure / (1.0 - p_t)))
     return binomial_quantile(generator.uniform(*event_shape), lost, beta)

@@ -18,8 +18,9 @@ from scvi.data.fields import (
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.utils import setup_anndata_dsp
 
-from countsdiff.core.calibration import fit_level, fit_tail
+from countsdiff.core.calibration import fit_level, fit_sharpness, fit_tail
 from countsdiff.core.denoiser import HeadName
+from countsdiff.core.schedule import Spacing
 from countsdiff.model._data import (
     KEYS,
     CellReader,
@@ -33,6 +34,7 @@ from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
 from countsdiff.model._statistics import gene_statistics
+from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
 _MAX_CALIBRATION = 2_000  # cells
@@ -54,11 +56,15 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
     head
         ``"gamma"`` (default), ``"rate"`` or ``"x0"``; see :class:`~countsdiff.core.denoiser.Denoiser`.
     schedule
-        Survival schedule by name: ``"cosine"``, ``"linear"`` or ``"logit_linear"``.
+        Survival schedule by name: ``"cosine"``, ``"linear"``, ``"logit_linear"``, ``"blackout"`` or ``"jump"``.
     weight
         Loss weight: ``"elbo"``, ``"paper"`` or ``"unit"``.
+    spacing
+        Draw noise levels in training uniformly in survival probability (``"p"``) or in time (``"t"``, the paper).
+    backbone
+        ``"mlp"`` (default), or ``"transformer"``, the paper's, which needs a GPU.
     width, depth, dropout
-        Size of the network; see :class:`~countsdiff.nn.gene_mlp.GeneMLP`.
+        Size of the network. Default: see :class:`~countsdiff.nn.GeneMLP` and :class:`~countsdiff.nn.GeneTransformer`.
     seed
         Seed of the initial weights.
 
@@ -87,9 +93,11 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         head: HeadName = "gamma",
         schedule: str = "cosine",
         weight: str = "elbo",
-        width: int = 256,
-        depth: int = 2,
-        dropout: float = 0.2,
+        spacing: Spacing = "p",
+        backbone: BackboneName = "mlp",
+        width: int | None = None,
+        depth: int | None = None,
+        dropout: float | None = None,
         seed: int = 0,
     ):
         if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
@@ -108,15 +116,18 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 head=head,
                 schedule=schedule,
                 weight=weight,
+                spacing=spacing,
+                backbone=backbone,
                 width=width,
                 depth=depth,
                 dropout=dropout,
                 has_size_factor=self._setup_args().get("size_factor_key") is not None,
                 **buffers,
             )
+        n_parameters = sum(p.numel() for p in self.module.denoiser.parameters())
         self._model_summary_string = (
             f"CountsDiffImputer: {stats.n_vars} genes, head {head}, schedule {schedule}, "
-            f"GeneMLP {width} × {depth}, dropout {dropout}"
+            f"{type(self.module.denoiser.backbone).__name__}, {n_parameters:,} parameters"
         )
         self.init_params_ = self._get_init_params(locals())
 
@@ -206,12 +217,12 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         Parameters
         ----------
         max_steps
-            Length of training in minibatches. Default: half the number of cells, between 1,500 and 20,000.
+            Length of training in minibatches. Default: seven tenths of the number of cells, between 1,000 and 20,000.
         batch_size
             Cells per minibatch.
         lr, weight_decay
-            Peak learning rate and decoupled weight decay of AdamW. Default decay: 3,000 / ``max_steps``, so that the
-            weights forget over the whole of training however long it is.
+            Peak learning rate and decoupled weight decay of AdamW. Default decay: (3,300 / number of cells)³, at most
+            6: what fits ten thousand cells well overfits one thousand.
         early_stopping
             Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
         validation_size
@@ -234,7 +245,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         if not 0.0 <= validation_size < 1.0:
             raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
         n_obs = self.adata.n_obs
-        max_steps = max_steps or min(max(n_obs // 2, 1_500), 20_000)
+        max_steps = max_steps or min(max(7 * n_obs // 10, 1_000), 20_000)
         shuffled = np.random.default_rng(seed).permutation(n_obs)
         n_validation = min(int(validation_size * n_obs), 2_000)
         validation, training = np.sort(shuffled[:n_validation]), np.sort(shuffled[n_validation:])
@@ -251,7 +262,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 "early_stopping_monitor": "validation_loss",
                 "early_stopping_patience": 20,
             }
-        self.module.set_calibration(level=1.0, tail=math.inf)
+        self.module.set_calibration()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             super().train(
@@ -263,7 +274,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 plan_kwargs={
                     "n_steps": max_epochs * steps_per_epoch,
                     "lr": lr,
-                    "weight_decay": 3_000 / max_steps if weight_decay is None else weight_decay,
+                    "weight_decay": min((3_300 / n_obs) ** 3, 6.0) if weight_decay is None else weight_decay,
                     "seed": seed,
                 },
                 callbacks=callbacks,
@@ -272,12 +283,16 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
             self._calibrate(seed)
 
     def _calibrate(self, seed: int) -> None:
-        """Set the level and the tail of predictive laws by (at most 2,000, evenly spaced) cells of the data."""
+        """Set predictive laws right by (at most 2,000, evenly spaced) cells of the data."""
         cells = np.arange(self.adata.n_obs)[:: math.ceil(self.adata.n_obs / _MAX_CALIBRATION)]
         counts, mean, shape = self.module.predictions(self._make_data_loader(self.adata, indices=cells), seed)
         level = fit_level(counts, mean)
-        tail = math.inf if shape is None else fit_tail(counts, level * mean, shape)
-        self.module.set_calibration(level, tail)
+        sharpness, tail = 1.0, math.inf
+        if shape is not None:
+            mean = level * mean
+            sharpness = fit_sharpness(counts, mean, shape)
+            tail = fit_tail(counts, mean, sharpness * shape)
+        self.module.set_calibration(level, sharpness, tail)
 
     def _module_buffers(self) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

@@ -13,7 +13,9 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
-from countsdiff.core.sampler import SamplerConfig
+from countsdiff.core.repaint import RepaintConfig
+from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
+from countsdiff.core.schedule import Spacing
 from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer, row_keys
 from countsdiff.model._missing import DENOISE, Task, resolve_missing
 from countsdiff.model._predict import Cells, Predictor, Request
@@ -45,7 +47,12 @@ class PredictiveModel(BaseModelClass):
         n_steps: int = 20,
         guidance_scale: float = 1.0,
         attrition: float = 0.0,
-        method: Literal["conditional"] = "conditional",
+        attrition_kind: AttritionKind = "rescaled",
+        births: BirthRule = "law",
+        spacing: Spacing = "p",
+        method: Literal["conditional", "repaint"] = "conditional",
+        n_resample: int = 3,
+        jump: int = 5,
         key_added: str = "imputed",
         inplace: bool = True,
         seed: int = 0,
@@ -65,7 +72,9 @@ class PredictiveModel(BaseModelClass):
             What to impute: ``None`` for the entries missing in the data (NaN, or marked by the registered
             ``missing_layer``) and, if there are none, the zeros; ``"zeros"``: zeros are replaced by what the cell
             would show there on average, every count being evidence, the zero itself included; ``"all"``: so are all
-            entries; the name of a boolean layer, or a boolean matrix ``(n_obs, n_vars)``: True where an entry is to
+            entries; ``"label_zeros"``: the zeros of genes seen in any cell of the same label, without looking at them
+            (the paper's rule: it tells the model which entries are positive, and so imputes too much); the name of a
+            boolean layer, or a boolean matrix ``(n_obs, n_vars)``: True where an entry is to
             be imputed without looking at it. Entries that are missing in the data are always imputed.
         output
             ``"mean"`` minimises the squared error of counts, in one pass of the network; ``"median"`` the absolute
@@ -74,14 +83,18 @@ class PredictiveModel(BaseModelClass):
         n_samples
             Number of draws for ``output="sample"``; more than one are written to ``{key_added}_0``,
             ``{key_added}_1``, …
-        n_steps
-            Reverse steps of a draw.
+        n_steps, spacing
+            Reverse steps of a draw, of equal survival probability (``"p"``) or equal time on the schedule (``"t"``).
         guidance_scale
             Weight of the covariates: 0 ignores them, 1 uses them as trained, above 1 exaggerates.
-        attrition
-            Share of the largest possible attrition in a draw, see :class:`~countsdiff.core.sampler.SamplerConfig`.
+        attrition, attrition_kind, births
+            How a draw steps, see :class:`~countsdiff.core.sampler.SamplerConfig`.
         method
-            ``"conditional"``: known entries are evidence for a network trained with entries hidden.
+            ``"conditional"``: known entries are evidence for a network trained with entries hidden. ``"repaint"``: the
+            paper's, an unconditional draw overwritten with the known entries as it goes; for ``output="sample"``.
+        n_resample, jump
+            Walks per window and steps per window of ``method="repaint"``, see
+            :class:`~countsdiff.core.repaint.RepaintConfig`.
         key_added
             Layer to write, and name of the record in ``adata.uns["countsdiff"]``.
         inplace
@@ -107,10 +120,11 @@ class PredictiveModel(BaseModelClass):
         ValueError
             If the genes, counts, or an argument do not fit; the message says which and what to do.
         """
-        if method != "conditional":
-            raise ValueError(f"Unknown method {method!r}; choose 'conditional'.")
-        sampler = SamplerConfig(n_steps=n_steps, attrition=attrition)
-        request = Request(output, n_samples, sampler, seed, 1.0, return_std, interval)
+        if method not in ("conditional", "repaint"):
+            raise ValueError(f"Unknown method {method!r}; choose 'conditional' or 'repaint'.")
+        sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
+        repaint = RepaintConfig(n_resample, jump) if method == "repaint" else None
+        request = Request(output, n_samples, sampler, seed, 1.0, return_std, interval, repaint)
         return self._predict(adata, indices, missing, request, guidance_scale, key_added, inplace, batch_size)
 
     def denoise(
@@ -164,7 +178,7 @@ class PredictiveModel(BaseModelClass):
         if adata is None:
             raise ValueError("The model was loaded without data; give the data to impute.")
         cells = self._cells(adata)
-        task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader)
+        task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
         if task.evidence and self.module.denoiser.head == "x0":
             raise ValueError(
                 "The 'x0' head predicts what is missing and says nothing about observed entries; "
@@ -216,7 +230,9 @@ class PredictiveModel(BaseModelClass):
             None if missing is None else as_row_access(missing),
             columns,
         )
-        return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu())
+        has_labels = self._setup_args().get("labels_key") is not None
+        labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
+        return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
 
     def _setup_args(self) -> dict[str, Any]:
         args: dict[str, Any] = self.registry_["setup_args"]

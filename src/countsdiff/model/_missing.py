@@ -39,26 +39,66 @@ class Task:
         return {"rewrite": self.rewrite, "evidence": self.evidence}
 
 
+@dataclass(frozen=True)
+class LabelZeros:
+    """Zeros of genes that are seen somewhere in cells of the same label, read like a boolean matrix.
+
+    Attributes
+    ----------
+    reader
+        Counts.
+    labels
+        Code of each cell's label, shape ``(n_obs,)``.
+    detected
+        Whether any cell of a label has a count of a gene, shape ``(n_labels, n_vars)``, in the reader's order of genes.
+    """
+
+    reader: CellReader
+    labels: NDArray[np.intp]
+    detected: NDArray[np.bool_]
+
+    @classmethod
+    def find(cls, reader: CellReader, labels: NDArray[np.intp]) -> "LabelZeros":
+        """Go through all cells once."""
+        detected = np.zeros((labels.max() + 1, reader.counts.shape[1]), dtype=bool)
+        for rows in reader.chunks():
+            np.logical_or.at(detected, labels[rows], reader(rows)[0] > 0)
+        return cls(reader, labels, detected)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and genes."""
+        return self.reader.n_obs, self.detected.shape[1]
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Rows of the matrix, genes in the order of the data."""
+        counts, missing = self.reader(rows)
+        return self.reader.restore((counts == 0) & ~missing & self.detected[self.labels[rows]])
+
+
 DENOISE = Task(hidden=None, evidence=True, rewrite="all")
 
 
-def resolve_missing(missing, adata: AnnData, reader: CellReader) -> Task:
+def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray[np.intp] | None = None) -> Task:
     """Turn the `missing` argument of ``impute`` into a task.
 
     Parameters
     ----------
     missing
-        ``None`` (entries missing in the data if there are any, else the zeros), ``"zeros"``, ``"all"``, the name of a
-        layer, or a boolean array or sparse matrix of the shape of `adata`.
+        ``None`` (entries missing in the data if there are any, else the zeros), ``"zeros"``, ``"all"``,
+        ``"label_zeros"``, the name of a layer, or a boolean array or sparse matrix of the shape of `adata`.
     adata
         Data to impute.
     reader
         Its counts.
+    labels
+        Code of each cell's label, shape ``(n_obs,)``; ``None`` if no labels are registered.
 
     Raises
     ------
     ValueError
-        If the matrix has another shape than `adata` or holds anything but true and false.
+        If the matrix has another shape than `adata` or holds anything but true and false, or ``"label_zeros"`` is asked
+        of data without labels.
     KeyError
         If there is no layer of that name.
     """
@@ -70,9 +110,14 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader) -> Task:
             return Task(None, evidence=True, rewrite="zeros")
         if missing == "all":
             return DENOISE
+        if missing == "label_zeros":
+            if labels is None:
+                raise ValueError("missing='label_zeros' goes by labels; register them: setup_anndata(labels_key=...).")
+            return Task(LabelZeros.find(reader, labels), evidence=False, rewrite="missing")
         if missing not in adata.layers:
             raise KeyError(
-                f"missing={missing!r} is neither 'zeros' nor 'all' nor a layer; adata.layers has {list(adata.layers)}."
+                f"missing={missing!r} is neither 'zeros', 'all', 'label_zeros' nor a layer; adata.layers has "
+                f"{list(adata.layers)}."
             )
         hidden = as_row_access(get_layer(adata, missing))
     else:

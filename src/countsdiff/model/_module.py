@@ -1,5 +1,6 @@
 """The torch module between scvi-tools' minibatches and the core."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -11,9 +12,9 @@ from countsdiff.core.denoiser import Context, Denoiser, HeadName, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.process import noise
-from countsdiff.core.schedule import get_schedule
+from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
-from countsdiff.nn.gene_mlp import GeneMLP
+from countsdiff.nn import BackboneName, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
@@ -36,11 +37,11 @@ class CountsDiffModule(BaseModuleClass):
         loaded.
     continuous_location, continuous_scale
         Mean and standard deviation of the continuous covariates, shape ``(n_continuous_cov,)``.
-    head, schedule, weight
+    head, schedule, weight, spacing
         See :class:`~countsdiff.core.denoiser.Denoiser`, :func:`~countsdiff.core.schedule.get_schedule`,
-        :func:`~countsdiff.core.loss.get_weight`.
-    width, depth, dropout
-        See :class:`~countsdiff.nn.gene_mlp.GeneMLP`.
+        :class:`~countsdiff.core.loss.TimeSampler`.
+    backbone, width, depth, dropout
+        See :func:`~countsdiff.nn.get_backbone`.
     ema_decay
         Decay of the averaged weights, which are those that predict.
     has_size_factor
@@ -65,9 +66,11 @@ class CountsDiffModule(BaseModuleClass):
         head: HeadName = "gamma",
         schedule: str = "cosine",
         weight: str = "elbo",
-        width: int = 256,
-        depth: int = 2,
-        dropout: float = 0.2,
+        spacing: Spacing = "p",
+        backbone: BackboneName = "mlp",
+        width: int | None = None,
+        depth: int | None = None,
+        dropout: float | None = None,
         ema_decay: float = 0.995,
         has_size_factor: bool = False,
     ):
@@ -75,7 +78,8 @@ class CountsDiffModule(BaseModuleClass):
         n_per_covariate = [n_batch, n_labels, *(n_cats_per_cov or ())]
         self._informative = [i for i, n in enumerate(n_per_covariate) if n > 1]
         self._has_categories = n_cats_per_cov is not None and len(n_cats_per_cov) > 0
-        backbone = GeneMLP(
+        network = get_backbone(
+            backbone,
             n_input,
             [n_per_covariate[i] for i in self._informative],
             n_continuous_cov + has_size_factor,
@@ -84,13 +88,13 @@ class CountsDiffModule(BaseModuleClass):
             dropout=dropout,
         )
         self.denoiser = Denoiser(
-            backbone,
+            network,
             torch.ones(n_input) if mean is None else mean,
             torch.ones(n_input) if dispersion is None else dispersion,
             head,
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
-        self.times = TimeSampler(get_schedule(schedule), weight)
+        self.times = TimeSampler(get_schedule(schedule), weight, spacing)
         self.register_buffer(
             "continuous_location",
             torch.zeros(n_continuous_cov) if continuous_location is None else continuous_location,
@@ -174,10 +178,11 @@ class CountsDiffModule(BaseModuleClass):
             context = Context(counts * known, known, hidden, categories, continuous)
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
 
-    def set_calibration(self, level: float, tail: float) -> None:
-        """Set the level and the tail of the predictive laws, see :mod:`countsdiff.core.calibration`."""
+    def set_calibration(self, level: float = 1.0, sharpness: float = 1.0, tail: float = math.inf) -> None:
+        """Set level, zeros and variance of the predictive laws right, see :mod:`countsdiff.core.calibration`."""
         for denoiser in (self.denoiser, self.averaged.module):
             denoiser.level.fill_(level)
+            denoiser.sharpness.fill_(sharpness)
             denoiser.tail.fill_(tail)
 
     @torch.no_grad()

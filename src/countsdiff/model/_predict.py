@@ -10,6 +10,7 @@ from torch import Tensor
 from countsdiff.core.counting import CountLaw
 from countsdiff.core.denoiser import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
+from countsdiff.core.repaint import RepaintConfig, repaint
 from countsdiff.core.sampler import SamplerConfig, sample
 from countsdiff.model._data import CellReader
 from countsdiff.model._missing import Task
@@ -36,6 +37,8 @@ class Request:
         Depth of the replicate that ``evidence`` tasks predict, relative to the cell's own.
     return_std, interval
         Whether to add standard deviations; coverage of the equal-tailed interval to add, or ``None``.
+    repaint
+        Windows of RePaint, for samples drawn that way; ``None`` for conditional ones.
     """
 
     output: str = "mean"
@@ -45,6 +48,7 @@ class Request:
     depth: float = 1.0
     return_std: bool = False
     interval: float | None = None
+    repaint: RepaintConfig | None = None
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
@@ -55,6 +59,10 @@ class Request:
             raise ValueError(f"n_samples={self.n_samples} needs output='sample'; {self.output!r} has one answer.")
         if self.interval is not None and not 0.0 < self.interval < 1.0:
             raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {self.interval}.")
+        if self.repaint is not None and (self.output != "sample" or self.return_std or self.interval is not None):
+            raise ValueError(
+                "method='repaint' draws samples and nothing else; choose output='sample', or average draws."
+            )
         if not self.depth > 0.0:
             raise ValueError(f"depth must be positive; got {self.depth}.")
 
@@ -64,7 +72,11 @@ class Request:
             "output": self.output,
             "n_samples": self.n_samples,
             "n_steps": self.sampler.n_steps,
+            "spacing": self.sampler.spacing,
             "attrition": self.sampler.attrition,
+            "attrition_kind": self.sampler.attrition_kind,
+            "births": self.sampler.births,
+            "method": "conditional" if self.repaint is None else "repaint",
             "seed": self.seed,
             "depth": self.depth,
         }
@@ -87,12 +99,15 @@ class Cells:
         Random key per cell, int64.
     categories, continuous
         Covariates per cell as the module takes them.
+    labels
+        Code of each cell's label; ``None`` if no labels are registered.
     """
 
     reader: CellReader
     keys: NDArray[np.int64]
     categories: Tensor
     continuous: Tensor
+    labels: NDArray[np.intp] | None = None
 
 
 class Predictor:
@@ -184,10 +199,11 @@ class Predictor:
             )
         results: list[Tensor] = []
         if request.output == "sample" and not self.task.evidence:
-            results += [
-                sample(self.denoiser, context, RowGenerator(request.seed, keys, stream), request.sampler)
-                for stream in range(request.n_samples)
-            ]
+            generators = [RowGenerator(request.seed, keys, stream) for stream in range(request.n_samples)]
+            if request.repaint is None:
+                results += [sample(self.denoiser, context, g, request.sampler) for g in generators]
+            else:
+                results += [repaint(self.denoiser, context, g, request.sampler, request.repaint) for g in generators]
         if len(results) < len(request.names()):
             law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(request.depth)
             results += _summarise(law, context, request, keys) if not results else []

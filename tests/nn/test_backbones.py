@@ -5,36 +5,42 @@ import torch
 from torch import nn
 
 from countsdiff.core import Backbone, Context, Denoiser
-from countsdiff.nn.gene_mlp import GeneMLP
+from countsdiff.nn import GeneMLP, GeneTransformer, get_backbone
 
 N_VARS = 5
 
 
-def untrained(**settings) -> GeneMLP:
+@pytest.fixture(params=[GeneMLP, GeneTransformer])
+def backbone(request):
+    """Class of a backbone."""
+    return request.param
+
+
+def untrained(backbone, **settings) -> nn.Module:
     torch.manual_seed(0)
-    return GeneMLP(N_VARS, [3, 2], 1, **{"width": 16, "dropout": 0.5, **settings})
+    return backbone(N_VARS, [3, 2], 1, **{"width": 16, "dropout": 0.5, **settings})
 
 
 @pytest.fixture
-def network() -> GeneMLP:
+def network(backbone) -> nn.Module:
     """A network past its zero start, with dropout."""
-    network = untrained()
+    network = untrained(backbone)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     return network.eval()
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_it_has_nothing_to_add_at_the_start(depth, make_evidence):
-    network = untrained(depth=depth)
+def test_it_has_nothing_to_add_at_the_start(backbone, depth, make_evidence):
+    network = untrained(backbone, depth=depth)
     assert isinstance(network, Backbone)
     for output in network(make_evidence(7, N_VARS)):
         assert torch.equal(output, torch.zeros(7, N_VARS))
 
 
-def test_blocks_start_as_the_identity(make_evidence):
+def test_mlp_blocks_start_as_the_identity(make_evidence):
     # depth adds nothing before training: a trunk gives the same answer with and without its blocks
-    deep, shallow = untrained(depth=3).eval(), untrained(depth=0).eval()
+    deep, shallow = untrained(GeneMLP, depth=3).eval(), untrained(GeneMLP, depth=0).eval()
     shallow.load_state_dict(deep.state_dict(), strict=False)
     for network in (deep, shallow):
         nn.init.ones_(network.log_mean.weight[:, :3])
@@ -93,9 +99,9 @@ def test_unknown_covariates_leave_gradients_finite(network, make_evidence):
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
 
 
-def test_it_works_without_covariates(make_evidence):
+def test_it_works_without_covariates(backbone, make_evidence):
     torch.manual_seed(0)
-    network = GeneMLP(N_VARS, width=16).eval()
+    network = backbone(N_VARS, width=16).eval()
     nn.init.normal_(network.log_mean.weight)
     evidence = make_evidence(3, N_VARS)
     bare = replace(evidence, categories=evidence.categories[:, :0], continuous=evidence.continuous[:, :0])
@@ -108,3 +114,40 @@ def test_the_shape_head_leaves_the_trunk_alone(network, make_evidence):
     network(make_evidence(3, N_VARS))[1].sum().backward()
     touched = {name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
     assert touched == {"log_shape.weight", "log_shape.bias"}
+
+
+def test_transformer_treats_genes_alike(make_evidence):
+    # genes in another order, with all that belongs to a gene: the same answers in that order
+    torch.manual_seed(0)
+    network = GeneTransformer(N_VARS, [3, 2], 1, width=16).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    evidence, order = make_evidence(6, N_VARS), torch.tensor([3, 0, 4, 1, 2])
+    answers = network(evidence)
+    with torch.no_grad():
+        for own in (network.genes, *network.log_mean.parameters(), *network.log_shape.parameters()):
+            own.copy_(own[order])
+    moved = replace(evidence, log_ratio=evidence.log_ratio[:, order], exposure=evidence.exposure[:, order])
+    for before, after in zip(answers, network(moved), strict=True):
+        torch.testing.assert_close(after, before[:, order], rtol=1e-5, atol=1e-5)
+
+
+def test_transformer_lets_genes_see_each_other(make_evidence):
+    torch.manual_seed(0)
+    network = GeneTransformer(N_VARS, [3, 2], 1, width=16).eval()
+    nn.init.normal_(network.log_mean.weight)
+    evidence = make_evidence(6, N_VARS)
+    changed = replace(evidence, log_ratio=evidence.log_ratio.clone())
+    changed.log_ratio[:, 2] += 1.0
+    assert bool(((network(evidence)[0] - network(changed)[0]).abs() > 1e-5).all())
+
+
+def test_backbones_by_name():
+    assert isinstance(get_backbone("mlp", N_VARS, [3], 0, width=None, depth=1), GeneMLP)
+    transformer = get_backbone("transformer", N_VARS, [3], 0, width=32, depth=None)
+    assert isinstance(transformer, GeneTransformer)
+    assert (transformer.width, len(transformer.blocks)) == (32, 3)
+    with pytest.raises(ValueError, match="'cnn'; choose one of mlp, transformer"):
+        get_backbone("cnn", N_VARS, [], 0)
+    with pytest.raises(ValueError, match="multiple of 16; got 40"):
+        get_backbone("transformer", N_VARS, [], 0, width=40)
