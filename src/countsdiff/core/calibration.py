@@ -1,4 +1,4 @@
-"""Level, zeros and variance of predictive laws, set right once training has ended.
+"""Level, zeros and variance of predictive laws, and the steadiness of samples, set right once training has ended.
 
 On cells that were trained on: most of the entries that users impute lie in such cells. Levels and tails fitted to
 cells held out missed theirs (on a fetal atlas the level by 6 %), those fitted to observed entries of the same cells
@@ -10,6 +10,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
+from countsdiff.core.random import RowGenerator
+from countsdiff.core.sampler import births
 
 
 def fit_level(counts: Tensor, mean: Tensor) -> float:
@@ -91,6 +95,50 @@ def fit_tail(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
         return bool((excess / (1.0 + mean / math.exp(log_tail))).sum() > target)
 
     return math.exp(_bisect(lambda log_tail: not too_wide(log_tail), -10.0, 25.0))
+
+
+@torch.no_grad()
+def fit_drift(
+    denoiser: DenoiserFn, contexts: list[Context], generators: list[RowGenerator], n_steps: int
+) -> list[float]:
+    """Find the factors of all intensities that keep their sum steady along sampled paths.
+
+    Given what was seen, an intensity is the expectation of all later ones, so that on average over cells it stays what
+    it was at p = 0. A network is not that exact about counts it has drawn itself: in a fetal atlas of 44 molecules per
+    cell samples of 20 steps came out 7 % above those of one. No truth is needed to see and to undo that.
+
+    Parameters
+    ----------
+    denoiser
+        Intensity of births, all other calibration done.
+    contexts
+        Batches of cells with noised entries.
+    generators
+        Source of randomness of each batch.
+    n_steps
+        Number of reverse steps, of equal survival probability.
+
+    Returns
+    -------
+    list of float
+        Factors at p = 0 (which is 1), 1 / n_steps, …, 1 − 1 / n_steps; within [1/2, 2].
+    """
+    states = [torch.zeros_like(context.counts) for context in contexts]
+    factors: list[float] = []
+    reference = 0.0
+    for step in range(n_steps):
+        p_t, p_s = step / n_steps, (step + 1) / n_steps
+        intensities = [
+            denoiser(x, torch.full_like(x[:, :1], p_t), context) for x, context in zip(states, contexts, strict=True)
+        ]
+        total = sum(float((i.mean * c.noised).sum()) for i, c in zip(intensities, contexts, strict=True))
+        reference = reference or total
+        factors.append(min(max(reference / total, 0.5), 2.0) if total > 0.0 else 1.0)
+        states = [
+            x + births(Intensity(factors[-1] * i.mean, i.shape), p_t, p_s - p_t, context.noised, generator)
+            for x, i, context, generator in zip(states, intensities, contexts, generators, strict=True)
+        ]
+    return factors
 
 
 def _bisect(more: Callable[[float], bool], low: float, high: float) -> float:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from countsdiff.core.counting import CountLaw
 
 HeadName = Literal["gamma", "rate", "x0"]
+N_DRIFT = 10  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Denoiser(nn.Module):
     level: Tensor
     sharpness: Tensor
     tail: Tensor
+    drift: Tensor
 
     def __init__(self, backbone: nn.Module, mean: Tensor, dispersion: Tensor, head: HeadName = "gamma"):
         super().__init__()
@@ -153,6 +155,7 @@ class Denoiser(nn.Module):
         self.register_buffer("level", torch.tensor(1.0))
         self.register_buffer("sharpness", torch.tensor(1.0))
         self.register_buffer("tail", torch.tensor(torch.inf))
+        self.register_buffer("drift", torch.ones(N_DRIFT + 1))
         if head == "gamma":
             # a variable's dispersion over all observations is far too wide for those that plainly express it
             self.shape_slope = nn.Parameter(torch.zeros_like(mean))
@@ -184,11 +187,18 @@ class Denoiser(nn.Module):
             # the mean's loss fits dispersion badly (docs/theory): only the likelihood of the births moves the shape
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)
-            return Intensity(mean=mean, shape=shape + counts)
+            return Intensity(mean=self._steady(p) * mean, shape=shape + counts)
         level = base * F.softplus(shift + _SOFTPLUS_ONE)
         if self.head == "rate":
-            return Intensity(mean=level)
-        return Intensity(mean=((level - x_t) / (1.0 - p)).clamp(min=1e-8))
+            return Intensity(mean=self._steady(p) * level)
+        return Intensity(mean=self._steady(p) * ((level - x_t) / (1.0 - p)).clamp(min=1e-8))
+
+    def _steady(self, p: Tensor) -> Tensor:
+        """Factor of all intensities at `p`, interpolated."""
+        at = p * N_DRIFT
+        before = at.floor().clamp(max=N_DRIFT - 1)
+        start, end = self.drift[before.long()], self.drift[before.long() + 1]
+        return start + (at - before) * (end - start)
 
     def _see(self, x_t: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Evidence, Tensor]:
         """Counts seen, evidence, and the base rate: variable's mean × size factor."""

@@ -18,7 +18,6 @@ from scvi.data.fields import (
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.utils import setup_anndata_dsp
 
-from countsdiff.core.calibration import fit_level, fit_sharpness, fit_tail
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._data import (
@@ -37,7 +36,7 @@ from countsdiff.model._statistics import gene_statistics
 from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
-_MAX_CALIBRATION = 2_000  # cells
+_MAX_CALIBRATION = 2_000  # cells, evenly spaced
 
 
 class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
@@ -280,19 +279,8 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
-            self._calibrate(seed)
-
-    def _calibrate(self, seed: int) -> None:
-        """Set predictive laws right by (at most 2,000, evenly spaced) cells of the data."""
-        cells = np.arange(self.adata.n_obs)[:: math.ceil(self.adata.n_obs / _MAX_CALIBRATION)]
-        counts, mean, shape = self.module.predictions(self._make_data_loader(self.adata, indices=cells), seed)
-        level = fit_level(counts, mean)
-        sharpness, tail = 1.0, math.inf
-        if shape is not None:
-            mean = level * mean
-            sharpness = fit_sharpness(counts, mean, shape)
-            tail = fit_tail(counts, mean, sharpness * shape)
-        self.module.set_calibration(level, sharpness, tail)
+            cells = np.arange(n_obs)[:: math.ceil(n_obs / _MAX_CALIBRATION)]
+            self.module.calibrate(self._make_data_loader(self.adata, indices=cells), seed)
 
     def _module_buffers(self) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

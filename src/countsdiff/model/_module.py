@@ -8,10 +8,12 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
-from countsdiff.core.denoiser import Context, Denoiser, HeadName, Intensity
+from countsdiff.core.calibration import fit_drift, fit_level, fit_sharpness, fit_tail
+from countsdiff.core.denoiser import N_DRIFT, Context, Denoiser, HeadName, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.process import noise
+from countsdiff.core.random import RowGenerator
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
 from countsdiff.nn import BackboneName, get_backbone
@@ -178,20 +180,54 @@ class CountsDiffModule(BaseModuleClass):
             context = Context(counts * known, known, hidden, categories, continuous)
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
 
-    def set_calibration(self, level: float = 1.0, sharpness: float = 1.0, tail: float = math.inf) -> None:
-        """Set level, zeros and variance of the predictive laws right, see :mod:`countsdiff.core.calibration`."""
+    def calibrate(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> None:
+        """Set predictive laws and samples right on some cells, see :mod:`countsdiff.core.calibration`."""
+        self.set_calibration()
+        kept = [{key: value.to(self.device) for key, value in minibatch.items()} for minibatch in minibatches]
+        counts, mean, shape = self.predictions(kept, seed)
+        level = fit_level(counts, mean)
+        sharpness, tail = 1.0, math.inf
+        if shape is not None:
+            mean = level * mean
+            sharpness = fit_sharpness(counts, mean, shape)
+            tail = fit_tail(counts, mean, sharpness * shape)
+        self.set_calibration(level, sharpness, tail)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        contexts = [self._as_imputed(tensors, generator) for tensors in kept]
+        streams = [
+            RowGenerator(seed, torch.arange(len(c.counts), device=self.device), i) for i, c in enumerate(contexts)
+        ]
+        drift = fit_drift(self.averaged.module, contexts, streams, N_DRIFT)
+        self.set_calibration(level, sharpness, tail, drift)
+
+    def _as_imputed(self, tensors: dict[str, Tensor], generator: torch.Generator) -> Context:
+        """Cells as they will be imputed: missing entries noised, or half of the entries of cells that miss nothing."""
+        counts, observed = self._observed(tensors)
+        complete = observed.all(1, keepdim=True)
+        half = torch.rand(counts.shape, generator=generator, device=counts.device) < 0.5
+        known = observed & ~(complete & half)
+        return Context(counts * known, known, ~known, *self.covariates(tensors))
+
+    def set_calibration(
+        self,
+        level: float = 1.0,
+        sharpness: float = 1.0,
+        tail: float = math.inf,
+        drift: Sequence[float] = (1.0,) * N_DRIFT,
+    ) -> None:
+        """Store what :meth:`calibrate` finds."""
         for denoiser in (self.denoiser, self.averaged.module):
             denoiser.level.fill_(level)
             denoiser.sharpness.fill_(sharpness)
             denoiser.tail.fill_(tail)
+            denoiser.drift[:-1] = torch.tensor(drift)  # at p = 1 nothing is left to be born
 
     @torch.no_grad()
     def predictions(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Observed counts, and the means and shapes predicted for them while hidden; all of shape ``(n,)``."""
         generator = torch.Generator(self.device).manual_seed(seed)
         counts, means, shapes = [], [], []
-        for minibatch in minibatches:
-            tensors = {key: value.to(self.device) for key, value in minibatch.items()}
+        for tensors in minibatches:
             observed_counts, _ = self._observed(tensors)
             for intensity, hidden in self.impute_folds(tensors, generator):
                 counts.append(observed_counts[hidden].cpu())
