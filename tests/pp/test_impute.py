@@ -93,6 +93,20 @@ def test_refuses_marks_of_another_shape(adata, hidden):
         pp.impute(adata, missing=hidden[:5])
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"output": "mode"}, "Unknown output 'mode'"),
+        ({"interval": 90}, "got 90"),
+        ({"method": "x"}, "Unknown method 'x'"),
+    ],
+)
+def test_a_wrong_option_is_an_error_before_training(adata, option, message, monkeypatch):
+    monkeypatch.setattr(CountsDiffImputer, "train", lambda self, **_: pytest.fail("trained first"))
+    with pytest.raises(ValueError, match=message):
+        pp.impute(adata, **option)
+
+
 def test_importing_pp_loads_neither_torch_nor_scvi():
     code = "import sys, countsdiff.pp; sys.exit({'torch', 'scvi', 'scanpy'} & set(sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -120,11 +120,21 @@ class PredictiveModel(BaseModelClass):
         ValueError
             If the genes, counts, or an argument do not fit; the message says which and what to do.
         """
-        if method not in ("conditional", "repaint"):
-            raise ValueError(f"Unknown method {method!r}; choose 'conditional' or 'repaint'.")
-        sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
-        repaint = RepaintConfig(n_resample, jump) if method == "repaint" else None
-        request = Request(output, n_samples, sampler, seed, 1.0, return_std, interval, repaint)
+        request = self._request(
+            output=output,
+            n_samples=n_samples,
+            n_steps=n_steps,
+            attrition=attrition,
+            attrition_kind=attrition_kind,
+            births=births,
+            spacing=spacing,
+            method=method,
+            n_resample=n_resample,
+            jump=jump,
+            seed=seed,
+            return_std=return_std,
+            interval=interval,
+        )
         return self._predict(adata, indices, missing, request, guidance_scale, key_added, inplace, batch_size)
 
     def denoise(
@@ -161,6 +171,31 @@ class PredictiveModel(BaseModelClass):
         """
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
         return self._predict(adata, indices, DENOISE, request, guidance_scale, key_added, inplace, batch_size)
+
+    def _request(
+        self,
+        *,
+        output,
+        n_samples,
+        n_steps,
+        attrition,
+        attrition_kind,
+        births,
+        spacing,
+        method,
+        n_resample,
+        jump,
+        seed,
+        return_std,
+        interval,
+        **_others,
+    ) -> Request:
+        """Check the options of :meth:`impute` and put them together; `pp.impute` does so before it trains."""
+        if method not in ("conditional", "repaint"):
+            raise ValueError(f"Unknown method {method!r}; choose 'conditional' or 'repaint'.")
+        sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
+        repaint = RepaintConfig(n_resample, jump) if method == "repaint" else None
+        return Request(output, n_samples, sampler, seed, 1.0, return_std, interval, repaint)
 
     def _predict(
         self,

@@ -65,6 +65,8 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     layer = None if layer == "counts" and layer not in work.layers else layer
     CountsDiffImputer.setup_anndata(work, layer=layer, **setup)
     model = CountsDiffImputer(work, **build)
+    defaults = {name: p.default for name, p in inspect.signature(model.impute).parameters.items()}
+    model._request(**{**defaults, **predict})  # a wrong option is an error now, not after minutes of training
     model.train(**train)
     model.impute(key_added=key_added, **predict)
     for name, matrix in changed_layers(work, before).items():
