@@ -2,7 +2,7 @@
 
 from ._genes import highly_variable
 from ._impute import impute
-from ._masks import hide_entries, mcar
+from ._masks import hide_entries, mar, mar_block, mcar, mnar
 from ._split import molecular_split
 
-__all__ = ["hide_entries", "highly_variable", "impute", "mcar", "molecular_split"]
+__all__ = ["hide_entries", "highly_variable", "impute", "mar", "mar_block", "mcar", "mnar", "molecular_split"]

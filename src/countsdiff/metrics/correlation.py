@@ -1,0 +1,72 @@
+"""Whether correlations between genes are kept, and none invented."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._samples import check_samples, moments
+
+
+def correlation_error(truth: Any, imputed: Any) -> float:
+    """Root mean square difference of Pearson's correlations over all pairs of different genes.
+
+    Parameters
+    ----------
+    truth, imputed
+        Matrices of shapes ``(n_obs, n_vars)`` and ``(n_obs_imputed, n_vars)``, dense or scipy sparse, on whatever
+        scale correlations are wanted.
+
+    Returns
+    -------
+    float
+        In [0, 2]. A gene that is constant in either matrix has no correlations and is left out of both; NaN
+        where fewer than two genes are left.
+
+    Raises
+    ------
+    ValueError
+        If the columns differ, or a matrix has fewer than two rows or a value that is not finite.
+    """
+    covariances = [moments(matrix)[1] for matrix in check_samples(truth=truth, imputed=imputed)]
+    varying = np.all([covariance.diagonal() > 0 for covariance in covariances], axis=0)
+    r, s = (_correlations(covariance, varying) for covariance in covariances)
+    return float(np.sqrt(np.mean((s - r) ** 2))) if r.size else float("nan")
+
+
+def mean_absolute_correlation(matrix: Any) -> float:
+    """Mean absolute Pearson correlation over all pairs of different genes.
+
+    Of counts in which every gene was permuted on its own over the cells, an imputer has nothing to learn: whatever
+    its output shows beyond ``sqrt(2 / (π (n_obs - 1)))``, the mean for independent genes, it has invented.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(n_obs, n_vars)``, dense or scipy sparse.
+
+    Returns
+    -------
+    float
+        In [0, 1]. Constant genes are left out; NaN where fewer than two genes are left.
+
+    Raises
+    ------
+    ValueError
+        If the matrix has fewer than two rows or a value that is not finite.
+
+    References
+    ----------
+    Andrews & Hemberg (2018), False signals induced by single-cell imputation, F1000Research 7, 1740.
+    """
+    _, covariance = moments(*check_samples(matrix=matrix))
+    r = _correlations(covariance, covariance.diagonal() > 0)
+    return float(np.abs(r).mean()) if r.size else float("nan")
+
+
+def _correlations(covariance: NDArray[np.float64], genes: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Correlations of the chosen genes without those of a gene with itself, shape ``(n_genes (n_genes - 1),)``."""
+    chosen = covariance[np.ix_(genes, genes)]
+    scale = np.sqrt(chosen.diagonal())
+    correlations: NDArray[np.float64] = (chosen / np.outer(scale, scale))[~np.eye(len(scale), dtype=bool)]
+    return correlations
