@@ -78,8 +78,8 @@ class PredictiveModel(BaseModelClass):
             be imputed without looking at it. Entries that are missing in the data are always imputed.
         output
             ``"mean"`` minimises the squared error of counts, in one pass of the network; ``"median"`` the absolute
-            error; ``"log_mean"`` the squared error after normalisation to 10,000 counts and log1p; ``"sample"`` draws
-            whole numbers, jointly for all missing entries of a cell.
+            error; ``"log_mean"`` the squared error after normalisation to 10,000 counts and log1p, among values that
+            add up to the same depth; ``"sample"`` draws whole numbers, jointly for all missing entries of a cell.
         n_samples
             Number of draws for ``output="sample"``; more than one are written to ``{key_added}_0``,
             ``{key_added}_1``, …

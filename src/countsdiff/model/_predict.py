@@ -9,6 +9,7 @@ from torch import Tensor
 
 from countsdiff.core.counting import CountLaw
 from countsdiff.core.denoiser import Context, DenoiserFn
+from countsdiff.core.estimators import log_mean
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import RepaintConfig, repaint
 from countsdiff.core.sampler import SamplerConfig, sample
@@ -206,7 +207,10 @@ class Predictor:
                 results += [repaint(self.denoiser, context, g, request.sampler, request.repaint) for g in generators]
         if len(results) < len(request.names()):
             law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(request.depth)
-            results += _summarise(law, context, request, keys) if not results else []
+            if not results:
+                wanted = context.noised & (x_t == 0) if self.task.rewrite == "zeros" else context.noised
+                kept = ((context.counts + x_t) * ~wanted).sum(1, keepdim=True)
+                results += _summarise(law, wanted, kept, request, keys)
             if request.return_std:
                 results.append(law.std)
             if request.interval is not None:
@@ -235,16 +239,18 @@ class Predictor:
         return context, tensor(self.cells.keys[rows])
 
 
-def _summarise(law: CountLaw, context: Context, request: Request, keys: Tensor) -> list[Tensor]:
-    """What the request wants of the predictive law: one matrix, or one per sample."""
+def _summarise(law: CountLaw, wanted: Tensor, kept: Tensor, request: Request, keys: Tensor) -> list[Tensor]:
+    """What the request wants of the predictive law of the `wanted` entries, in cells that keep `kept` other counts.
+
+    One matrix, or one per sample.
+    """
     if request.output == "mean":
         return [law.mean]
     if request.output == "median":
         return [law.quantile(torch.full_like(law.mean, 0.5))]
     if request.output == "log_mean":
-        total = context.counts.sum(1, keepdim=True) + (law.mean * ~context.known).sum(1, keepdim=True)
-        scale = _REFERENCE_DEPTH / total.clamp(min=1e-6)
-        return [torch.expm1(law.mean_log1p(scale)) / scale]
+        total = kept + (law.mean * wanted).sum(1, keepdim=True)
+        return [log_mean(law, _REFERENCE_DEPTH / total.clamp(min=1e-6), wanted)]
     n_vars = law.mean.shape[1]
     return [
         law.quantile(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)
