@@ -201,11 +201,12 @@ class CountsDiffModule(BaseModuleClass):
         self.set_calibration(level, sharpness, tail, drift)
 
     def _as_imputed(self, tensors: dict[str, Tensor], generator: torch.Generator) -> Context:
-        """Cells as they will be imputed: missing entries noised, or half of the entries of cells that miss nothing."""
+        """Cells as they will be imputed: missing entries noised, or any share of the entries of complete cells."""
         counts, observed = self._observed(tensors)
         complete = observed.all(1, keepdim=True)
-        half = torch.rand(counts.shape, generator=generator, device=counts.device) < 0.5
-        known = observed & ~(complete & half)
+        share = torch.rand(len(counts), 1, generator=generator, device=counts.device)
+        hidden = torch.rand(counts.shape, generator=generator, device=counts.device) < share
+        known = observed & ~(complete & hidden)
         return Context(counts * known, known, ~known, *self.covariates(tensors))
 
     def set_calibration(
