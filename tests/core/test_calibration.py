@@ -20,9 +20,21 @@ def test_matches_the_squared_residuals():
     assert float(variance.sum()) == pytest.approx(float((counts - mean).square().sum()), rel=1e-6)
 
 
-def test_laws_that_are_too_narrow_are_left_alone():
-    counts, mean = torch.tensor([0.0, 50.0]), torch.tensor([20.0, 20.0])
-    assert fit_tail(counts, mean, torch.tensor([100.0, 100.0])) == float("inf")
+def test_laws_that_are_too_narrow_are_widened():
+    counts, mean, shape = (
+        torch.tensor([0.0, 50.0, 1.0]),
+        torch.tensor([20.0, 20.0, 0.5]),
+        torch.tensor([90.0, 60.0, 1.0]),
+    )
+    tail = fit_tail(counts, mean, shape)
+    assert tail < 0.0
+    variance = mean + mean.square() / shape * (1 + mean / -tail)
+    assert float(variance.sum()) == pytest.approx(float((counts - mean).square().sum()), rel=1e-6)
+
+
+def test_residuals_below_poisson_take_the_narrowest_laws():
+    counts = mean = torch.tensor([20.0, 3.0])
+    assert 0.0 < fit_tail(counts, mean, torch.ones(2)) < 1e-3
 
 
 def test_level_balances_the_sums():

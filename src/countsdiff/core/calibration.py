@@ -66,11 +66,11 @@ def fit_sharpness(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
 
 
 def fit_tail(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
-    """Find the mean beyond which predictive laws have to become narrower, to have the variance of the residuals.
+    """Find the mean beyond which predictive laws have to become narrower or wider, to have the residuals' variance.
 
-    A likelihood fits dispersion where most entries are, at means below one. The few entries with large means can then
-    get laws far too wide. Here shapes become shape · (1 + mean / tail): untouched at small means, and with a variance
-    that grows in proportion to large ones.
+    A likelihood fits dispersion where most entries are, at means below one. The few entries with large means, which
+    make most of the variance, can then get laws that do not fit them. Here shapes become shape · (1 + mean / tail), or
+    shape / (1 + mean / |tail|) for a negative tail: untouched at small means.
 
     Parameters
     ----------
@@ -82,19 +82,20 @@ def fit_tail(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
     Returns
     -------
     float
-        The tail, so that Σ mean + mean² / (shape (1 + mean / tail)) equals the sum of squared residuals; infinite if
-        the laws are not too wide.
+        The tail, so that the sum of the variances is that of squared residuals; positive where laws were too wide,
+        negative where they were too narrow.
     """
     counts, mean, shape = (v.to(torch.float64) for v in (counts, mean, shape))
     target = ((counts - mean).square() - mean).sum()
     excess = mean.square() / shape
-    if excess.sum() <= target:
-        return float("inf")
+    too_wide = bool(excess.sum() > target)
 
-    def too_wide(log_tail: float) -> bool:
-        return bool((excess / (1.0 + mean / math.exp(log_tail))).sum() > target)
+    def bends_too_much(log_tail: float) -> bool:
+        bend = 1.0 + mean / math.exp(log_tail)
+        return bool((excess / bend).sum() < target) if too_wide else bool((excess * bend).sum() > target)
 
-    return math.exp(_bisect(lambda log_tail: not too_wide(log_tail), -10.0, 25.0))
+    tail = math.exp(_bisect(bends_too_much, -10.0, 25.0))
+    return tail if too_wide else -tail
 
 
 @torch.no_grad()

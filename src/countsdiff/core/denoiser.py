@@ -183,7 +183,8 @@ class Denoiser(nn.Module):
             mu = base * _multiplier(shift)
             fixed_mu = mu.detach()
             shape = self.dispersion * torch.exp(shape_shift + self.shape_slope * torch.log1p(fixed_mu))
-            shape = self.sharpness * shape * (1.0 + fixed_mu / self.tail)
+            bend = 1.0 + fixed_mu / self.tail.abs()
+            shape = self.sharpness * torch.where(self.tail > 0.0, shape * bend, shape / bend)
             # the mean's loss fits dispersion badly (docs/theory): only the likelihood of the births moves the shape
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)
