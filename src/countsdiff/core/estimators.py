@@ -1,13 +1,14 @@
 """Point estimates that a mean is not: the best answer after normalisation and logarithm."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from countsdiff.core.counting import CountLaw
 
-_N_HALVINGS = 12
+_N_HALVINGS = 16
 _E = math.e
 
 
@@ -15,10 +16,10 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor) -> Tensor:
     """Values that are closest to the counts after scaling and log1p, and add up to what the counts are expected to.
 
     Without the second condition the answer would be expm1(E log1p(scale x)) / scale, whose sum is smaller, by half and
-    more for shallow cells; normalising it would then raise every value. So u = log1p(scale y) minimises Σ (u − E
-    log1p(scale x))² under a fixed sum of y: u = m + w with w = a e^u, small for most values and large for the largest,
-    which take the sum up at least cost. None takes more than w = 1, which keeps all values in their order; what is
-    missing then is made up in proportion.
+    more for shallow cells; normalising it would then raise every value. So u = log1p(scale y) minimises Σ (u − m)²,
+    m = E log1p(scale x), under a fixed sum of y. By Lagrange u = m + w with w e^−w = a e^m: most values hardly move,
+    and the largest, which take the sum up at least cost, have w up to 1. Where that is not enough, in shallow
+    cells, the largest of all takes the other solution of that equation, w > 1.
 
     Parameters
     ----------
@@ -36,14 +37,31 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor) -> Tensor:
     """
     total = (law.mean * wanted).sum(1, keepdim=True) * scale
     m = torch.where(wanted, law.mean_log1p(scale), -torch.inf)  # adds nothing to any sum
-    high = -1.0 - m.amax(1, keepdim=True).clamp(min=0.0)  # of log a, where the largest value has w = 1
-    low = high - 10.0  # where it has w < 1e-4
+    top, largest = m.max(1, keepdim=True)
+    top = top.clamp(min=0.0)
+
+    def lifted(log_a: Tensor, w_largest: Tensor) -> Tensor:
+        return torch.expm1(m + _rise(log_a + m).scatter(1, largest, w_largest)).clamp(min=0.0)
+
+    most = -1.0 - top  # of log a, where the largest value has w = 1
+    short = lifted(most, torch.ones_like(top)).sum(1, keepdim=True) < total
+    # log a for the one kind of row, w of the largest value for the other
+    low = torch.where(short, 1.0, most - 10.0)
+    high = torch.where(short, torch.log1p(total) - top, most)
     for _ in range(_N_HALVINGS):
         middle = 0.5 * (low + high)
-        short = torch.expm1(m + _rise(middle + m)).clamp(min=0.0).sum(1, keepdim=True) < total
-        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-    y = torch.where(wanted, torch.expm1(m + _rise(high + m)), 0.0)
+        too_little = _solve(middle, short, top, lifted).sum(1, keepdim=True) < total
+        low, high = torch.where(too_little, middle, low), torch.where(too_little, high, middle)
+    y = _solve(high, short, top, lifted) * wanted
     return y * (total / y.sum(1, keepdim=True).clamp(min=1e-12)) / scale
+
+
+def _solve(at: Tensor, short: Tensor, top: Tensor, lifted: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Values of either kind of row at its own parameter."""
+    w = torch.where(short, at, 1.0)
+    log_a = torch.where(short, torch.log(w) - w - top, at)
+    w_largest = torch.where(short, w, _rise(log_a + top))
+    return lifted(log_a, w_largest)
 
 
 def _rise(log_b: Tensor) -> Tensor:
