@@ -1,9 +1,15 @@
 """Rivals to compare with, all behind one protocol: :class:`Imputer`."""
 
-from ._base import Imputer
+from ._alra import ALRA
+from ._base import FittedImputer, FittedSampler, Imputer
+from ._forest_diffusion import ForestDiffusion
+from ._gain import GAIN
+from ._gaussian_diffusion import GaussianDiffusion
 from ._knn import KNNSmoothing
 from ._magic import MAGIC
 from ._means import GeneMean, LabelMean, SizeFactorMean
+from ._nb_autoencoder import NBAutoencoder
+from ._remdm import ReMDM
 from ._scvi import SCVI
 
 _ALL: tuple[Imputer, ...] = (
@@ -14,7 +20,13 @@ _ALL: tuple[Imputer, ...] = (
     MAGIC("sqrt"),
     MAGIC("log"),
     MAGIC("none"),
+    ALRA(),
     SCVI(),
+    NBAutoencoder(),
+    ReMDM(),
+    GaussianDiffusion(),
+    GAIN(),
+    ForestDiffusion(),
 )
 BASELINES: dict[str, Imputer] = {baseline.name: baseline for baseline in _ALL}
 
@@ -33,13 +45,21 @@ def get_baseline(name: str) -> Imputer:
 
 
 __all__ = [
+    "ALRA",
     "BASELINES",
+    "GAIN",
     "MAGIC",
     "SCVI",
+    "FittedImputer",
+    "FittedSampler",
+    "ForestDiffusion",
+    "GaussianDiffusion",
     "GeneMean",
     "Imputer",
     "KNNSmoothing",
     "LabelMean",
+    "NBAutoencoder",
+    "ReMDM",
     "SizeFactorMean",
     "get_baseline",
 ]

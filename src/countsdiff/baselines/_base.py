@@ -1,4 +1,6 @@
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,53 +9,140 @@ Counts = NDArray[np.float32]
 Missing = NDArray[np.bool_]
 
 
+class FittedImputer(Protocol):
+    """What a baseline can do once it knows some cells: predict entries of these cells, or of others."""
+
+    def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        """Predict every entry; calls with the same arguments return the same.
+
+        Parameters
+        ----------
+        counts
+            Counts of shape ``(n_obs, n_vars)``, the genes being those fitted; what they hold at missing entries is
+            not looked at.
+        missing
+            Boolean of the same shape, True where the count is not known. None if all are: then the counts are
+            denoised.
+        labels
+            One label per cell, shape ``(n_obs,)``; only some baselines use them.
+
+        Returns
+        -------
+        numpy.ndarray
+            Predicted counts at each cell's own depth, dense float32 of shape ``(n_obs, n_vars)``, observed
+            entries included: put the counts back where they are wanted. Methods that only know the law of missing
+            entries given the observed ones return those as they are.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, there are other genes than were fitted, `missing` is not boolean, or an observed
+            count is negative or not finite.
+        """
+
+
+@runtime_checkable
+class FittedSampler(FittedImputer, Protocol):
+    """A fitted generative method: it can also draw counts. ``isinstance`` tells which can."""
+
+    def sample(
+        self,
+        counts: Counts,
+        missing: Missing | None,
+        n_samples: int,
+        *,
+        labels: ArrayLike | None = None,
+        seed: int = 0,
+    ) -> Counts:
+        """Draw every entry from its predictive law, jointly where the method can.
+
+        Parameters
+        ----------
+        counts, missing, labels
+            As in :meth:`FittedImputer.impute`, and so are the errors.
+        n_samples
+            Number of draws.
+        seed
+            Seed of the draws.
+
+        Returns
+        -------
+        numpy.ndarray
+            Whole numbers at each cell's own depth, float32 of shape ``(n_samples, n_obs, n_vars)``. Observed entries
+            as in :meth:`FittedImputer.impute`: drawn anew, or as they are.
+        """
+
+
 class Imputer(Protocol):
-    """What every baseline can do.
+    """What every baseline can do: know some cells once, then impute many times.
 
     Where entries are missing, all baselines are told which: a missing entry never counts as an observed zero.
-    Methods that know no missing entries get them filled with the gene's mean, or diffuse observed entries
-    only.
+    Methods that know no missing entries get them filled with the gene's mean, or look at observed entries only.
     """
 
     @property
     def name(self) -> str:
         """Key in ``BASELINES``."""
 
-    def impute(
+    def fit(
         self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
-    ) -> Counts:
-        """Predict every entry.
+    ) -> FittedImputer:
+        """Learn from cells, or keep them to compare others with.
 
         Parameters
         ----------
-        counts
-            Counts of shape ``(n_obs, n_vars)``; what they hold at missing entries is not looked at.
-        missing
-            Boolean of the same shape, True where the count is not known. None if all are: then the counts are
-            denoised.
-        labels
-            One label per cell, shape ``(n_obs,)``; only some baselines use them.
+        counts, missing, labels
+            As in :meth:`FittedImputer.impute`, and so are the errors.
         seed
-            Seed of whatever is random.
-
-        Returns
-        -------
-        numpy.ndarray
-            Predicted counts at each cell's own depth, dense float32 of shape ``(n_obs, n_vars)``, observed
-            entries included: put the counts back where they are wanted.
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ, `missing` is not boolean, or an observed count is negative or not finite.
+            Seed of whatever is random, in imputing too.
         """
 
+    def impute(
+        self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
+    ) -> Counts:
+        """Fit the cells and predict every one of their entries; see :class:`FittedImputer`."""
+        return self.fit(counts, missing, labels=labels, seed=seed).impute(counts, missing, labels=labels)
 
-def observe(counts: ArrayLike, missing: Missing | None) -> tuple[Counts, NDArray[np.float32]]:
-    """Return the counts with zeros at missing entries, and 1 or 0 for each entry that is observed or missing."""
+
+@dataclass(frozen=True)
+class Pool:
+    """Fitted state of methods that learn nothing but compare cells with each other: the cells themselves.
+
+    Other cells are imputed together with the cells kept, in one matrix.
+
+    Parameters
+    ----------
+    counts, observed
+        The cells kept, as :func:`observe` returns them.
+    predict
+        The method: (counts, observed) → predicted counts of the same shape.
+    """
+
+    counts: Counts
+    observed: NDArray[np.float32]
+    predict: Callable[[Counts, NDArray[np.float32]], Counts]
+
+    def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        """Predict every entry; see :class:`FittedImputer`."""
+        counts, observed = observe(counts, missing, n_vars=self.counts.shape[1])
+        if np.array_equal(counts, self.counts) and np.array_equal(observed, self.observed):
+            return self.predict(counts, observed)  # the very cells that are kept: once is enough
+        pooled = self.predict(np.concatenate([self.counts, counts]), np.concatenate([self.observed, observed]))
+        return pooled[len(self.counts) :]
+
+
+def observe(
+    counts: ArrayLike, missing: Missing | None, *, n_vars: int | None = None
+) -> tuple[Counts, NDArray[np.float32]]:
+    """Return the counts with zeros at missing entries, and 1 or 0 for each entry that is observed or missing.
+
+    `n_vars` is the number of genes that were fitted, where some were.
+    """
     counts = np.asarray(counts, dtype=np.float32)
     if counts.ndim != 2:
         raise ValueError(f"counts must be a matrix (n_obs, n_vars); got shape {counts.shape}")
+    if n_vars is not None and counts.shape[1] != n_vars:
+        raise ValueError(f"the baseline was fitted to {n_vars} genes, but counts have {counts.shape[1]}")
     if missing is None:
         missing = np.zeros(counts.shape, dtype=bool)
     if missing.shape != counts.shape or missing.dtype != bool:
@@ -79,12 +168,12 @@ def gene_means(counts: Counts, observed: NDArray[np.float32]) -> NDArray[np.floa
     return divide(counts.sum(axis=0), observed.sum(axis=0))
 
 
-def size_factors(counts: Counts, observed: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Observed counts of each cell over what the gene means let expect of the genes observed, shape ``(n_obs,)``.
+def size_factors(counts: Counts, observed: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Observed counts of each cell over what the gene `means` let expect of the genes observed, shape ``(n_obs,)``.
 
     So a cell is not called shallow for missing its strongest genes. 1 for a cell without observed entries.
     """
-    return divide(counts.sum(axis=1), observed @ gene_means(counts, observed), otherwise=1)
+    return divide(counts.sum(axis=1), observed @ means, otherwise=1)
 
 
 def normalise(counts: Counts, size: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,16 +1,28 @@
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from ._base import Counts, Missing, at_own_depth, gene_means, normalise, observe, pooled_rates, size_factors
+from ._base import (
+    Counts,
+    Imputer,
+    Missing,
+    Pool,
+    at_own_depth,
+    gene_means,
+    normalise,
+    observe,
+    pooled_rates,
+    size_factors,
+)
 
 
 @dataclass(frozen=True)
-class KNNSmoothing:
+class KNNSmoothing(Imputer):
     """The rates of the cell and its nearest neighbours together, at the cell's own depth.
 
     Neighbours are found by principal components of log-normalised counts, missing entries at their gene's
@@ -28,12 +40,12 @@ class KNNSmoothing:
     name: ClassVar[str] = "knn"
     n_components: ClassVar[int] = 50
 
-    def impute(
-        self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
-    ) -> Counts:
-        """Predict every entry; see :class:`Imputer`."""
-        counts, observed = observe(counts, missing)
-        size = size_factors(counts, observed)
+    def fit(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0) -> Pool:
+        """Keep the cells; see :class:`Imputer`."""
+        return Pool(*observe(counts, missing), partial(self._predict, seed=seed))
+
+    def _predict(self, counts: Counts, observed: NDArray[np.float32], *, seed: int) -> Counts:
+        size = size_factors(counts, observed, gene_means(counts, observed))
         logs = np.log1p(normalise(counts, size))
         deviations = (logs - gene_means(logs, observed)) * observed
         components = PCA(min(self.n_components, *counts.shape), random_state=seed).fit_transform(deviations)

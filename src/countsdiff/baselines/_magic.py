@@ -1,16 +1,18 @@
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ._base import Counts, Missing, at_own_depth, gene_means, normalise, observe, size_factors
+from ._base import Counts, Imputer, Missing, Pool, at_own_depth, gene_means, normalise, observe, size_factors
 
 _TRANSFORMS = {"sqrt": (np.sqrt, np.square), "log": (np.log1p, np.expm1), "none": (np.positive, np.positive)}
 
 
 @dataclass(frozen=True)
-class MAGIC:
+class MAGIC(Imputer):
     """Diffusion over the graph of similar cells, with the settings of the authors' package (van Dijk et al. 2018).
 
     MAGIC knows no missing entries. Taken as zeros they would pull every prediction down and blur the graph. So
@@ -40,10 +42,8 @@ class MAGIC:
         """Key in ``BASELINES``."""
         return f"magic_{self.transform}"
 
-    def impute(
-        self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
-    ) -> Counts:
-        """Predict every entry; see :class:`Imputer`.
+    def fit(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0) -> Pool:
+        """Keep the cells; see :class:`Imputer`.
 
         Raises
         ------
@@ -54,12 +54,15 @@ class MAGIC:
             import magic
         except ImportError as error:
             raise ImportError('MAGIC is not installed; run: pip install "countsdiff[baselines]"') from error
-        counts, observed = observe(counts, missing)
-        size = size_factors(counts, observed)
+        new_operator = partial(magic.MAGIC, random_state=seed, verbose=0)
+        return Pool(*observe(counts, missing), partial(self._predict, new_operator=new_operator))
+
+    def _predict(self, counts: Counts, observed: NDArray[np.float32], *, new_operator: Callable[[], Any]) -> Counts:
+        size = size_factors(counts, observed, gene_means(counts, observed))
         forward, inverse = _TRANSFORMS[self.transform]
         values = forward(normalise(counts, size))
         filled = np.where(observed > 0, values, gene_means(values, observed))
-        operator = magic.MAGIC(random_state=seed, verbose=0).fit(filled)
+        operator = new_operator().fit(filled)
         weights = observed
         for _ in range(operator.t):
             values, weights = operator.diff_op @ values, operator.diff_op @ weights

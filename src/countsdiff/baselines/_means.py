@@ -2,44 +2,70 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ._base import Counts, Missing, at_own_depth, gene_means, gene_rates, observe, pooled_rates, size_factors
+from ._base import (
+    Counts,
+    Imputer,
+    Missing,
+    at_own_depth,
+    gene_means,
+    gene_rates,
+    observe,
+    pooled_rates,
+    size_factors,
+)
 
 
 @dataclass(frozen=True)
-class GeneMean:
+class GeneMean(Imputer):
     """The mean of the gene's observed entries, alike for all cells."""
 
     name: ClassVar[str] = "gene_mean"
 
-    def impute(
+    def fit(
         self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
-    ) -> Counts:
-        """Predict every entry; see :class:`Imputer`."""
-        counts, observed = observe(counts, missing)
-        return np.tile(gene_means(counts, observed), (len(counts), 1))
+    ) -> "_FittedGeneMean":
+        """Average every gene; see :class:`Imputer`."""
+        return _FittedGeneMean(gene_means(*observe(counts, missing)))
 
 
 @dataclass(frozen=True)
-class SizeFactorMean:
+class _FittedGeneMean:
+    means: NDArray[np.float32]
+
+    def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        counts, _ = observe(counts, missing, n_vars=len(self.means))
+        return np.tile(self.means, (len(counts), 1))
+
+
+@dataclass(frozen=True)
+class SizeFactorMean(Imputer):
     """The rates of all cells, at the cell's own depth: what a model of depth alone can do."""
 
     name: ClassVar[str] = "size_factor_mean"
 
-    def impute(
+    def fit(
         self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
-    ) -> Counts:
-        """Predict every entry; see :class:`Imputer`."""
+    ) -> "_FittedSizeFactorMean":
+        """Take the rate of every gene; see :class:`Imputer`."""
         counts, observed = observe(counts, missing)
-        size = size_factors(counts, observed)
-        rates = np.tile(gene_rates(counts, observed, size), (len(counts), 1))
-        return at_own_depth(rates, counts, observed)
+        size = size_factors(counts, observed, gene_means(counts, observed))
+        return _FittedSizeFactorMean(gene_rates(counts, observed, size))
 
 
 @dataclass(frozen=True)
-class LabelMean:
+class _FittedSizeFactorMean:
+    rates: NDArray[np.float32]
+
+    def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        counts, observed = observe(counts, missing, n_vars=len(self.rates))
+        return at_own_depth(np.tile(self.rates, (len(counts), 1)), counts, observed)
+
+
+@dataclass(frozen=True)
+class LabelMean(Imputer):
     """The rates of all cells with the same label, at the cell's own depth.
 
     Hard to beat where the labels explain the cells, and flattered where they were derived from the hidden
@@ -48,10 +74,10 @@ class LabelMean:
 
     name: ClassVar[str] = "label_mean"
 
-    def impute(
+    def fit(
         self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None, seed: int = 0
-    ) -> Counts:
-        """Predict every entry; see :class:`Imputer`.
+    ) -> "_FittedLabelMean":
+        """Take the rates of every label; see :class:`Imputer`.
 
         Raises
         ------
@@ -59,12 +85,29 @@ class LabelMean:
             If there is not one label per cell.
         """
         counts, observed = observe(counts, missing)
-        n_obs = len(counts)
-        if labels is None or np.shape(labels) != (n_obs,):
-            got = "none" if labels is None else f"shape {np.shape(labels)}"
-            raise ValueError(f"label_mean needs labels, one for each of the {n_obs} cells; got {got}")
-        names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-        membership = (np.ones(n_obs, dtype=np.float32), (codes, np.arange(n_obs)))
-        pools = sparse.csr_matrix(membership, shape=(len(names), n_obs))
-        size = size_factors(counts, observed)
-        return at_own_depth(pooled_rates(pools, counts, observed, size)[codes], counts, observed)
+        names, codes = np.unique(_one_per_cell(labels, len(counts)), return_inverse=True)
+        membership = (np.ones(len(counts), dtype=np.float32), (codes, np.arange(len(counts))))
+        pools = sparse.csr_matrix(membership, shape=(len(names), len(counts)))
+        size = size_factors(counts, observed, gene_means(counts, observed))
+        return _FittedLabelMean(names, pooled_rates(pools, counts, observed, size))
+
+
+@dataclass(frozen=True)
+class _FittedLabelMean:
+    names: NDArray[np.str_]  # sorted
+    rates: NDArray[np.float32]
+
+    def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        counts, observed = observe(counts, missing, n_vars=self.rates.shape[1])
+        cells = _one_per_cell(labels, len(counts))
+        unknown = np.setdiff1d(cells, self.names)
+        if unknown.size:
+            raise ValueError(f"no cell labelled {str(unknown[0])!r} was fitted; the labels are {self.names.tolist()}")
+        return at_own_depth(self.rates[np.searchsorted(self.names, cells)], counts, observed)
+
+
+def _one_per_cell(labels: ArrayLike | None, n_obs: int) -> NDArray[np.str_]:
+    if labels is None or np.shape(labels) != (n_obs,):
+        got = "none" if labels is None else f"shape {np.shape(labels)}"
+        raise ValueError(f"label_mean needs labels, one for each of the {n_obs} cells; got {got}")
+    return np.asarray(labels, dtype=str)
