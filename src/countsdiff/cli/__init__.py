@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import countsdiff
+from countsdiff.cli._benchmark import benchmark
 from countsdiff.cli._demo import demo
 from countsdiff.cli._evaluate import evaluate
 from countsdiff.cli._impute import impute
@@ -17,7 +18,7 @@ from countsdiff.cli._io import InputError
 __all__ = ["app", "main"]
 
 app = typer.Typer(name="countsdiff", add_completion=False, pretty_exceptions_enable=False)
-for command in (impute, evaluate, demo):
+for command in (impute, evaluate, benchmark, demo):
     app.command()(command)
 
 _UsageError: Any = typer.BadParameter.__base__  # typer gives it no public name

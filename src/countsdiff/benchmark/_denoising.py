@@ -1,0 +1,88 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from countsdiff import metrics, pp
+from countsdiff.baselines import Imputer
+
+from ._data import Dataset, log_normalise
+from ._exam import Answer, Cells, Exam, Question, Score
+from ._methods import denoisers
+
+_SHARE = 0.9
+_DEPTH = (1 - _SHARE) / _SHARE
+_FLAT = 1e-4  # log1p of counts per 10,000 that vary less do so by rounding
+
+
+@dataclass(frozen=True)
+class MolecularCV:
+    """Predict a tenth of the molecules from the others: the denoising task of Open Problems.
+
+    Every entry's molecules are split by a binomial draw. Scores are the mean squared error and the "Poisson loss" as
+    Open Problems defines them, the latter with its arguments exchanged
+    (:func:`countsdiff.metrics.open_problems_poisson`), and the Poisson loss that is meant.
+
+    References
+    ----------
+    Batson, Royer & Webber (2019), Molecular cross-validation for single-cell RNA-seq, bioRxiv 786269.
+    """
+
+    name: ClassVar[str] = "molecular_cv"
+    masks: ClassVar[tuple[str, ...]] = ("molecules10",)
+    n_draws: ClassVar[int] = 0
+
+    def methods(self) -> dict[str, Imputer]:
+        """Return the methods that denoise, by name; the first is the counts as they are."""
+        return denoisers(_DEPTH)
+
+    def exams(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Exam]:
+        """Yield one exam: the molecules kept are fitted and denoised."""
+        train, test = pp.molecular_split(data.counts, _SHARE, seed=seed)
+        detected = train.any(axis=0)
+        seen = Cells(train[:, detected], None, data.labels)
+        yield Exam(seen, (Question(masks[0], seen, test[:, detected]),))
+
+    def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
+        """Score the mean against the molecules held out."""
+        test, train = question.truth, question.cells.counts
+        yield Score("mean", "open_problems_mse", metrics.open_problems_mse(test, answer.mean))
+        # they scale by what was drawn, not by what was to be
+        theirs = answer.mean * (test.sum(dtype=np.float64) / train.sum(dtype=np.float64))
+        yield Score("mean", "open_problems_poisson", metrics.open_problems_poisson(test, theirs))
+        yield Score("mean", "poisson_loss", metrics.poisson_loss(test.ravel(), (answer.mean * _DEPTH).ravel()))
+
+
+@dataclass(frozen=True)
+class Null:
+    """Denoise counts without any structure: each gene permuted over the cells on its own.
+
+    No two genes have anything to do with each other, so what the mean absolute correlation of the denoised cells shows
+    beyond that of the permuted counts (method "none") is invented.
+
+    References
+    ----------
+    Andrews & Hemberg (2018), False signals induced by single-cell imputation, F1000Research 7, 1740.
+    """
+
+    name: ClassVar[str] = "null"
+    masks: ClassVar[tuple[str, ...]] = ("permuted",)
+    n_draws: ClassVar[int] = 0
+
+    def methods(self) -> dict[str, Imputer]:
+        """Return the methods that denoise, by name; the first is the counts as they are."""
+        return denoisers(1.0)
+
+    def exams(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Exam]:
+        """Yield one exam: the permuted counts are fitted and denoised."""
+        permuted = np.random.default_rng(seed).permuted(data.counts, axis=0)
+        seen = Cells(permuted, None, data.labels)
+        yield Exam(seen, (Question(masks[0], seen, permuted),))
+
+    def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
+        """Score the correlations of the mean, on ``log1p`` of cells brought to 10,000 counts."""
+        values = log_normalise(answer.mean)
+        # else profiles that are alike would be scored by the correlations of their rounding errors
+        values[:, values.std(axis=0) < _FLAT] = 0
+        yield Score("mean", "mean_absolute_correlation", metrics.mean_absolute_correlation(values))

@@ -1,0 +1,115 @@
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from ._exam import Counts
+
+if TYPE_CHECKING:
+    from ._data import Dataset
+
+Embedding = Callable[[Counts], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latent means of one scVI model for each data set and seed, by which scFID compares cells.
+
+    Parameters
+    ----------
+    cache
+        Folder that keeps the models trained here.
+    model
+        Folder of a saved model of the same genes to use instead.
+    """
+
+    cache: Path
+    model: Path | None = None
+
+    def of(self, data: "Dataset", train: NDArray[np.intp], seed: int) -> Embedding:
+        """Return the map from counts ``(n_obs, n_vars)`` to latent means ``(n_obs, n_latent)``.
+
+        Parameters
+        ----------
+        data
+            Complete counts.
+        train
+            Rows to train on if there is no model yet.
+        seed
+            Seed of the training.
+
+        Raises
+        ------
+        ValueError
+            If the model that was named is none of scVI, or of other genes.
+        """
+        folder = self.model or self.cache / f"{data.name}-{data.digest}-{len(train)}-{seed}"
+        if not (folder / "model.pt").is_file():
+            if self.model is not None:
+                raise ValueError(f"{folder}: there is no saved scVI model in this folder")
+            _train(data, train, seed, folder)
+        model = _load(folder)
+        names = np.asarray(model.get_var_names())
+        if not np.array_equal(names, data.genes):
+            raise ValueError(
+                f"{folder}: the {len(names)} genes of this scVI model are not the {len(data.genes)} of {data.name}"
+            )
+        return lambda counts: _embed(model, counts, names)
+
+
+def _train(data: "Dataset", train: NDArray[np.intp], seed: int, folder: Path) -> None:
+    import scvi
+
+    counts = data.counts[train]
+    counts = counts[counts.any(axis=1)]  # scVI takes the logarithm of the library size
+    scvi.settings.seed = seed
+    with _quietly():
+        adata = _as_adata(counts, data.genes)
+        scvi.model.SCVI.setup_anndata(adata)
+        model = scvi.model.SCVI(adata)
+        model.train(enable_progress_bar=False, logger=False)
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        model.save(str(unfinished))
+    os.replace(unfinished, folder)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path) -> Any:
+    import scvi
+
+    with _quietly():
+        return scvi.model.SCVI.load(str(folder), adata=False)
+
+
+def _embed(model: Any, counts: Counts, genes: NDArray[np.str_]) -> NDArray[np.float64]:
+    with _quietly():
+        return model.get_latent_representation(_as_adata(counts, genes)).astype(np.float64)
+
+
+def _as_adata(counts: Counts, genes: NDArray[np.str_]) -> AnnData:
+    adata = AnnData(counts)
+    adata.var_names = genes
+    return adata
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence remarks of scVI and lightning, none of which anybody could act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

@@ -1,0 +1,87 @@
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ._data import Dataset
+from ._exam import Answer, Failure, Question, Score, Task
+from ._results import PEAK_MEMORY, Results, Unit
+from ._sitting import sit
+
+if TYPE_CHECKING:
+    from countsdiff.baselines import Imputer
+
+
+def run(
+    task: Task,
+    datasets: Sequence[Dataset],
+    methods: Sequence["Imputer"],
+    seeds: Sequence[int],
+    results: Results,
+) -> None:
+    """Put the questions of a task to methods, and add the scores to the results, question by question.
+
+    What stands in the results is not done again. A method works in a process of its own; one that is not installed or
+    fails gets a row that says so.
+
+    Parameters
+    ----------
+    task
+        What to ask.
+    datasets, methods, seeds
+        Every method is asked on every data set with every seed; methods are told apart by their names.
+    results
+        Where to add the scores.
+
+    Raises
+    ------
+    ValueError
+        If the results are of other data of the same name, or a question cannot be put to a data set.
+    """
+    for data in datasets:
+        results.register(data)
+    todo = _todo(task, datasets, methods, seeds, results)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(task.name, total=sum(len(masks) for *_, masks in todo))
+        for data, seed, method, masks in todo:
+            progress.update(bar, description=f"{task.name}: {data.name}, {method.name}, seed {seed}")
+            for exam in task.exams(data, masks, seed):
+                outcomes = sit(method, exam, n_draws=task.n_draws, seed=seed)
+                for question, outcome in zip(exam.questions, outcomes, strict=True):
+                    unit = Unit(task.name, data.name, question.mask, method.name, seed)
+                    results.add(unit, _scores(task, data, seed, question, outcome))
+                    progress.advance(bar)
+
+
+def _todo(
+    task: Task, datasets: Sequence[Dataset], methods: Sequence["Imputer"], seeds: Sequence[int], results: Results
+) -> list[tuple[Dataset, int, "Imputer", list[str]]]:
+    """Masks that are not done, for every data set, seed and method that has some."""
+    done = results.done()
+    jobs = []
+    for data in datasets:
+        for seed in seeds:
+            for method in methods:
+                masks = [m for m in task.masks if Unit(task.name, data.name, m, method.name, seed) not in done]
+                if masks:
+                    jobs.append((data, seed, method, masks))
+    return jobs
+
+
+def _scores(task: Task, data: Dataset, seed: int, question: Question, outcome: Answer | Failure) -> Iterator[Score]:
+    if isinstance(outcome, Failure):
+        yield Score("", outcome.kind, float("nan"), outcome.reason)
+        return
+    yield from task.score(data, seed, question, outcome)
+    yield Score("", "fit_seconds", outcome.fit_seconds)
+    yield Score("", "impute_seconds", outcome.impute_seconds)
+    if outcome.draws is not None:
+        yield Score("", "sample_seconds", outcome.sample_seconds)
+    yield Score("", PEAK_MEMORY, outcome.peak_memory_mb)
