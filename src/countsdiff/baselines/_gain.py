@@ -58,7 +58,7 @@ class GAIN(Imputer):
         counts, observed = observe(counts, missing)
         x, seen = as_tensors(counts, observed)
         means = torch.from_numpy(gene_means(counts, observed))
-        largest = torch.where(seen, torch.log1p(x / known_depth(x, seen, means)), 0.0).amax(0)
+        largest = torch.log1p(x / known_depth(x, seen, means)).amax(0)
         space = LogScale(means, torch.zeros_like(means), torch.where(largest > 0.0, largest, 1.0))
 
         def generate(networks: _Networks, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

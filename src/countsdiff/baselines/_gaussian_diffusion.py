@@ -13,6 +13,7 @@ _RANK = 4  # numbers by which the network speaks to each gene's head
 _HEAD = 16
 _N_FREQUENCIES = 4
 _N_STEPS = 50
+_MOLECULES = 3.0
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class GaussianDiffusion(Imputer):
     Counts per size factor of the known entries, log-transformed and standardised. Noise (cosine schedule) is added to
     all entries but the known ones, which are conditions; training hides a random share of the observed entries, and
     as in CSDI missing entries enter as noised means and carry no loss. 50 ancestral steps, each prediction kept
-    between a count of zero and the gene's largest value in training; then the normalisation is undone and the draw
-    rounded. Imputation is the mean of draws before rounding, as few draws of a rare gene are all zero.
+    between zero and the gene's largest normalised count, or more where the size factor rests on few molecules; then
+    the normalisation is undone and the draw rounded. Imputation is the mean of draws before rounding, as few draws of
+    a rare gene are all zero.
 
     In place of a transformer, a residual MLP speaks four numbers to each gene, from which, its noised value and the
     noise level a small network shared by all genes predicts the velocity (Salimans & Ho 2022): a plain MLP cannot
@@ -80,8 +82,7 @@ class GaussianDiffusion(Imputer):
             return errors[seen[rows] & ~known].square().mean()
 
         network = train(lambda: _Denoiser(x.shape[1], self.width), loss, loss, seen, n_steps=self.n_steps, seed=seed)
-        known = hide(seen, torch.Generator().manual_seed(seed))
-        largest = torch.where(seen, space.to_values(x, space.depth(x, known)), -torch.inf).amax(0)
+        largest = (x / space.depth(x, seen)).amax(0)
         return _FittedGaussianDiffusion(network, space, largest, self.n_draws, seed)
 
 
@@ -89,7 +90,7 @@ class GaussianDiffusion(Imputer):
 class _FittedGaussianDiffusion:
     network: "_Denoiser"
     space: LogScale
-    largest: Tensor  # value of each gene in training, shape (n_vars,)
+    largest: Tensor  # normalised count of each gene, shape (n_vars,)
     n_draws: int
     seed: int
 
@@ -124,13 +125,17 @@ class _FittedGaussianDiffusion:
     def _denoise(self, counts: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
         depth = self.space.depth(counts, known)
         values = self.space.to_values(counts, depth)
-        smallest = self.space.to_values(torch.zeros_like(self.largest), torch.tensor(1.0))
+        # a size factor that rests on few molecules could be off by as much as a few more of them would move it
+        doubt = 1.0 + _MOLECULES / (known.to(counts.dtype) @ self.space.means + 1.0)
+        unit = torch.tensor(1.0)
+        largest = self.space.to_values(self.largest * doubt.unsqueeze(1), unit)
+        smallest = self.space.to_values(torch.zeros_like(self.largest), unit)
         angles = torch.linspace(math.pi / 2, 0.0, _N_STEPS + 1)
         state = torch.randn(counts.shape, generator=generator)
         for now, then in zip(angles[:-1], angles[1:], strict=True):
             velocity = self.network(torch.where(known, values, state), known, now.expand(len(counts), 1), depth)
             clean = torch.cos(now) * state - torch.sin(now) * velocity
-            clean = torch.maximum(torch.minimum(clean, self.largest), smallest)
+            clean = torch.maximum(torch.minimum(clean, largest), smallest)
             # q(state then | state now, clean): alpha = cos, sigma = sin
             kept = torch.cos(now) / torch.cos(then)
             shrunk = (torch.sin(then) / torch.sin(now)) ** 2
