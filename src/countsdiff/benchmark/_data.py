@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _MIN_CELLS = 10
-_TARGET_SUM = 1e4
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,3 @@ def prepare(adata: "AnnData", name: str, *, n_genes: int = 1000, labels_key: str
         None if labels_key is None else adata.obs[labels_key].astype(str).to_numpy(dtype=str),
         np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel() - dense.sum(axis=1, dtype=np.float64),
     )
-
-
-def log_normalise(counts: Any) -> NDArray[np.float64]:
-    """Bring cells to 10,000 counts and take ``log1p``, shape ``(n_obs, n_vars)``; a cell without counts stays at 0."""
-    x = np.asarray(counts, dtype=np.float64)
-    total = x.sum(axis=1, keepdims=True)
-    return np.log1p(x * (_TARGET_SUM / np.where(total > 0, total, 1)))

@@ -7,7 +7,7 @@ import numpy as np
 from countsdiff import metrics, pp
 from countsdiff.baselines import Imputer
 
-from ._data import Dataset, log_normalise
+from ._data import Dataset
 from ._exam import Answer, Cells, Exam, Question, Score
 from ._methods import denoisers
 
@@ -82,7 +82,7 @@ class Null:
 
     def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
         """Score the correlations of the mean, on ``log1p`` of cells brought to 10,000 counts."""
-        values = log_normalise(answer.mean)
+        values = metrics.log_normalise(answer.mean)
         # else profiles that are alike would be scored by the correlations of their rounding errors
         values[:, values.std(axis=0) < _FLAT] = 0
         yield Score("mean", "mean_absolute_correlation", metrics.mean_absolute_correlation(values))

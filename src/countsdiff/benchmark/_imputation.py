@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist
 from countsdiff import metrics
 from countsdiff.baselines import Imputer
 
-from ._data import Dataset, log_normalise
+from ._data import Dataset
 from ._exam import Answer, Cells, Counts, Exam, Question, Score
 from ._latents import Latents
 from ._masks import MASKS
@@ -79,7 +79,7 @@ class Imputation:
                     yield Score(name, metric, value, note)
 
     def _sample_scores(self, data: Dataset, seed: int, truth: Counts, cells: Counts) -> Iterator[tuple[str, float]]:
-        x, y = log_normalise(truth), log_normalise(cells)
+        x, y = metrics.log_normalise(truth), metrics.log_normalise(cells)
         # of the truth alone: one bandwidth for all methods
         bandwidth = float(np.median(pdist(x[:: -(-len(x) // _MEDIAN_ROWS)])))
         yield "mmd", metrics.mmd(x, y, bandwidth=bandwidth)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
 from countsdiff.core.random import RowGenerator
-from countsdiff.core.sampler import births
+from countsdiff.core.sampler import SamplerConfig, reverse_step
 
 
 def fit_level(counts: Tensor, mean: Tensor) -> float:
@@ -136,8 +136,8 @@ def fit_drift(
         reference = reference or total
         factors.append(min(max(reference / total, 0.5), 2.0) if total > 0.0 else 1.0)
         states = [
-            x + births(Intensity(factors[-1] * i.mean, i.shape), p_t, p_s - p_t, context.noised, generator)
-            for x, i, context, generator in zip(states, intensities, contexts, generators, strict=True)
+            reverse_step(x, Intensity(factors[-1] * i.mean, i.shape), p_t, p_s, c.noised, generator, SamplerConfig())
+            for x, i, c, generator in zip(states, intensities, contexts, generators, strict=True)
         ]
     return factors
 

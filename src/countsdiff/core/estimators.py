@@ -1,7 +1,6 @@
 """Point estimates that a mean is not: the best answer after normalisation and logarithm."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,7 +8,6 @@ from torch import Tensor
 from countsdiff.core.counting import CountLaw
 
 _N_HALVINGS = 16
-_E = math.e
 
 
 def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor) -> Tensor:
@@ -45,30 +43,28 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor) -> Tensor:
 
     most = -1.0 - top  # of log a, where the largest value has w = 1
     short = lifted(most, torch.ones_like(top)).sum(1, keepdim=True) < total
-    # log a for the one kind of row, w of the largest value for the other
+
+    def solved(at: Tensor) -> Tensor:
+        """Values by w of the largest in rows that fall short, by log a in the others."""
+        w = torch.where(short, at, 1.0)
+        log_a = torch.where(short, torch.log(w) - w - top, at)
+        return lifted(log_a, torch.where(short, w, _rise(log_a + top)))
+
     low = torch.where(short, 1.0, most - 10.0)
     high = torch.where(short, torch.log1p(total) - top, most)
     for _ in range(_N_HALVINGS):
         middle = 0.5 * (low + high)
-        too_little = _solve(middle, short, top, lifted).sum(1, keepdim=True) < total
+        too_little = solved(middle).sum(1, keepdim=True) < total
         low, high = torch.where(too_little, middle, low), torch.where(too_little, high, middle)
-    y = _solve(high, short, top, lifted) * wanted
+    y = solved(high) * wanted
     return y * (total / y.sum(1, keepdim=True).clamp(min=1e-12)) / scale
-
-
-def _solve(at: Tensor, short: Tensor, top: Tensor, lifted: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Values of either kind of row at its own parameter."""
-    w = torch.where(short, at, 1.0)
-    log_a = torch.where(short, torch.log(w) - w - top, at)
-    w_largest = torch.where(short, w, _rise(log_a + top))
-    return lifted(log_a, w_largest)
 
 
 def _rise(log_b: Tensor) -> Tensor:
     """Smaller solution of w = b e^w for b ≤ 1/e, which is −W(−b) of Lambert's W."""
-    b = torch.exp(log_b).clamp(max=1.0 / _E)
+    b = torch.exp(log_b).clamp(max=1.0 / math.e)
     # Corless et al. (1996), eq. 4.22, around the branch point, then two steps of Newton
-    q = torch.sqrt(2.0 * (1.0 - _E * b).clamp(min=0.0))
+    q = torch.sqrt(2.0 * (1.0 - math.e * b).clamp(min=0.0))
     w = torch.maximum(1.0 - q + q * q / 3.0 - 11.0 / 72.0 * q**3, b)
     for _ in range(2):
         e = b * torch.exp(w)

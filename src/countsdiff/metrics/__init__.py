@@ -3,7 +3,7 @@
 from .bootstrap import bootstrap_interval
 from .calibration import interval_coverage, pit_ks, variance_ratio, zero_fraction_error
 from .correlation import correlation_error, mean_absolute_correlation
-from .denoising import open_problems_mse, open_problems_poisson
+from .denoising import log_normalise, open_problems_mse, open_problems_poisson
 from .distribution import energy_distance, frechet_distance, mmd, sliced_wasserstein, wasserstein_1d
 from .point import bias, evaluate, mae, poisson_loss, r2, relative_bias, rmse, spearman_per_cell
 
@@ -15,6 +15,7 @@ __all__ = [
     "evaluate",
     "frechet_distance",
     "interval_coverage",
+    "log_normalise",
     "mae",
     "mean_absolute_correlation",
     "mmd",

@@ -27,8 +27,10 @@ def open_problems_mse(test_counts: Any, denoised: Any, target_sum: float = 1e4) 
     ValueError
         If the shapes differ, there are no entries, or a value is negative.
 
-    References ---------- Batson, Royer & Webber (2019), Molecular cross-validation for single-cell RNA-seq,
-    bioRxiv 786269; Open Problems in Single-Cell Analysis, task ``denoising``, metric ``mse``.
+    References
+    ----------
+    Batson, Royer & Webber (2019), Molecular cross-validation for single-cell RNA-seq, bioRxiv 786269.
+    Open Problems in Single-Cell Analysis, task ``denoising``, metric ``mse``.
     """
     test, denoised = (m.tocsr() if sparse.issparse(m) else np.asarray(m) for m in (test_counts, denoised))
     if test.shape != denoised.shape or test.ndim != 2:
@@ -39,7 +41,10 @@ def open_problems_mse(test_counts: Any, denoised: Any, target_sum: float = 1e4) 
     squares = 0.0
     for start in range(0, test.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
-        squares += np.sum((_log_normalise(test[rows], target_sum) - _log_normalise(denoised[rows], target_sum)) ** 2)
+        for block in (test[rows], denoised[rows]):
+            if block.min() < 0:
+                raise ValueError(f"the matrix holds {block.min():g}; expression must not be negative, clip it at 0")
+        squares += np.sum((log_normalise(test[rows], target_sum) - log_normalise(denoised[rows], target_sum)) ** 2)
     return float(squares / n_entries)
 
 
@@ -66,9 +71,16 @@ def open_problems_poisson(test_counts: Any, denoised: Any) -> float:
     return float(np.mean(x - y * np.log(x + 1e-6)))
 
 
-def _log_normalise(matrix: Any, target_sum: float) -> NDArray[np.float64]:
+def log_normalise(matrix: Any, target_sum: float = 1e4) -> NDArray[np.float64]:
+    """Scale every cell to `target_sum` and take ``log1p``; a cell without counts stays at 0.
+
+    Parameters
+    ----------
+    matrix
+        Counts or expression, shape ``(n_obs, n_vars)``, dense or scipy sparse; the result is dense.
+    target_sum
+        Sum of a cell before the logarithm.
+    """
     x = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
-    if x.min() < 0:
-        raise ValueError(f"the matrix holds {x.min():g}; expression must not be negative, clip it at 0")
     total = x.sum(axis=1, keepdims=True)
     return np.log1p(x * (target_sum / np.where(total > 0, total, 1)))

@@ -1,15 +1,14 @@
 """Survival schedules that their papers give at a number of fixed times: Blackout Diffusion and JUMP."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from countsdiff.core.schedule._base import SurvivalSchedule
+from countsdiff.core.schedule._continuous import LogitLinearSchedule
 
 
-class BlackoutSchedule(SurvivalSchedule):
+class BlackoutSchedule(LogitLinearSchedule):
     """Blackout Diffusion as published: a process looked at `n_times` times only (Santos et al. 2023, arXiv 2305.11089).
 
     Observation k sits at t = k / n_times and any time in between belongs to the next one, so that times drawn
@@ -26,36 +25,38 @@ class BlackoutSchedule(SurvivalSchedule):
     """
 
     def __init__(self, horizon: float = 15.0, n_times: int = 1000):
-        if not horizon > math.log(2.0):
-            raise ValueError(f"The horizon must exceed log 2, else the schedule does not decrease; got {horizon:g}.")
+        super().__init__(horizon)
         if n_times < 2:
             raise ValueError(f"Blackout needs at least two observation times; got {n_times}.")
-        self.half_width = math.log(math.expm1(horizon))
         self.n_times = n_times
 
     def survival(self, t: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
-        return torch.sigmoid(self._logit(self._observation(t)))
+        return super().survival(self._place(self._observation(t)))
 
     def slope(self, t: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
         k = self._observation(t)
-        logit = self._logit(k)
-        # τ = log(1 + e^−logit); before the first observation nothing has died
-        before = torch.where(k == 1.0, torch.zeros_like(logit), F.softplus(-self._logit(k - 1.0)))
-        return -self.n_times * torch.sigmoid(logit) * (F.softplus(-logit) - before)
+        p, tau = super().survival(self._place(k)), self._tau(k)
+        before = torch.where(k == 1.0, torch.zeros_like(tau), self._tau(k - 1.0))  # at first nothing has died
+        return -self.n_times * p * (tau - before)
 
     def inverse(self, p: Tensor) -> Tensor:
         """Time of the first observation at which no more than `p` survive."""
-        k = 1.0 + (self.n_times - 1) * (1.0 - torch.logit(p) / self.half_width) / 2.0
-        return self._observation(k.clamp(0.0, self.n_times) / self.n_times) / self.n_times
+        k = 1.0 + (self.n_times - 1) * super().inverse(p)
+        return self._observation(k / self.n_times) / self.n_times
 
     def _observation(self, t: Tensor) -> Tensor:
         # a thousandth of a step absorbs the rounding of t = k / n_times, which belongs to k
         return torch.ceil(t * self.n_times - 1e-3).clamp(1.0, self.n_times)
 
-    def _logit(self, k: Tensor) -> Tensor:
-        return (1.0 - 2.0 * (k - 1.0) / (self.n_times - 1)) * self.half_width
+    def _place(self, k: Tensor) -> Tensor:
+        """Time in the continuous schedule of observation k: they span it from end to end."""
+        return (k - 1.0) / (self.n_times - 1)
+
+    def _tau(self, k: Tensor) -> Tensor:
+        # −log sigmoid(x) = log(1 + e^−x), of which p near 1 keeps all digits
+        return F.softplus((2.0 * self._place(k) - 1.0) * self.half_width)
 
 
 class JumpSchedule(SurvivalSchedule):
