@@ -64,3 +64,14 @@ def test_sharpness_makes_the_zeros_add_up():
 @pytest.mark.parametrize(("counts", "expected"), [([0.0, 0.0], 0.5), ([1.0, 1.0], 2.0)])
 def test_sharpness_keeps_within_a_factor_of_two(counts, expected):
     assert fit_sharpness(torch.tensor(counts), torch.ones(2), torch.ones(2)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fit", [fit_level, fit_sharpness, fit_tail])
+def test_a_weight_of_two_counts_an_entry_twice(fit, generator):
+    mean = torch.distributions.Gamma(0.5, 0.5).sample((500,))
+    counts = torch.poisson(mean * 1.3, generator=generator)
+    laws = (mean,) if fit is fit_level else (mean, torch.ones(500))
+    weight = torch.ones(500, dtype=torch.float64)
+    weight[:200] = 2.0
+    twice = [torch.cat([v, v[:200]]) for v in (counts, *laws)]
+    assert fit(counts, *laws, weight) == pytest.approx(fit(*twice), rel=1e-9)

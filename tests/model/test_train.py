@@ -160,3 +160,27 @@ def test_size_factors_and_unknown_covariates(make_adata, train):
     np.testing.assert_allclose(continuous[:, 0].mean(), 0, atol=1e-5)
     adata.obs["age"] = np.nan
     assert np.isfinite(model.impute(adata, missing="all", inplace=False)).all()
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_hides_the_share_it_is_told_to(make_adata, hidden, monkeypatch, share):
+    adata = make_adata()
+    adata.layers["hidden"] = hidden
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    model = CountsDiffImputer(adata, width=32)
+    seen = []
+
+    def watch(x_t, p, context):
+        seen.append(context)
+        return forward(x_t, p, context)
+
+    forward = model.module.denoiser.forward
+    monkeypatch.setattr(model.module.denoiser, "forward", watch)
+    model.train(20, batch_size=32, enable_progress_bar=False, share_hidden=share)
+    noised, known = (sum(float(getattr(c, state).sum()) for c in seen) for state in ("noised", "known"))
+    assert noised / (noised + known) == pytest.approx(share, abs=0.01)
+
+
+def test_a_share_of_nothing_is_refused(make_adata):
+    with pytest.raises(ValueError, match=r"share_hidden is a share of the entries in \(0, 1\]; got 0"):
+        fit(make_adata(), share_hidden=0.0)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from countsdiff.core.counting import CountLaw
 
 HeadName = Literal["gamma", "rate", "x0"]
-N_DRIFT = 10  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration
+N_DRIFT = 20  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,10 @@ class Denoiser(nn.Module):
             mu = base * _multiplier(shift)
             fixed_mu = mu.detach()
             shape = self.dispersion * torch.exp(shape_shift + self.shape_slope * torch.log1p(fixed_mu))
-            bend = 1.0 + fixed_mu / self.tail.abs()
-            shape = self.sharpness * torch.where(self.tail > 0.0, shape * bend, shape / bend)
+            if not self.training:  # calibration comes after training, and powers are slow
+                # fitted to imputation, p = 0, as the level is; towards p = 1 an entry's own count sets the width
+                bend = 1.0 + fixed_mu / self.tail.abs()
+                shape = shape * (self.sharpness * torch.where(self.tail > 0.0, bend, 1.0 / bend)) ** (1.0 - p)
             # the mean's loss fits dispersion badly (docs/theory): only the likelihood of the births moves the shape
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)

@@ -36,7 +36,7 @@ from countsdiff.model._statistics import gene_statistics
 from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
-_MAX_CALIBRATION = 2_000  # cells, evenly spaced
+_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
 
 class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
@@ -204,6 +204,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         batch_size: int = 128,
         lr: float = 2e-3,
         weight_decay: float | None = None,
+        share_hidden: float | None = None,
         early_stopping: bool = True,
         validation_size: float = 0.05,
         seed: int = 0,
@@ -222,6 +223,10 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         lr, weight_decay
             Peak learning rate and decoupled weight decay of AdamW. Default decay: (3,300 / number of cells)³, at most
             6: what fits ten thousand cells well overfits one thousand.
+        share_hidden
+            Share of the observed entries to hide from every cell. Default: one drawn per cell, uniformly (and all of
+            them in a tenth of the cells), which trains for every task. 1 trains an unconditional model, the paper's:
+            best for generating cells, and what ``method="repaint"`` was made for.
         early_stopping
             Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
         validation_size
@@ -243,6 +248,8 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
         if not 0.0 <= validation_size < 1.0:
             raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
+        if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
+            raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
         n_obs = self.adata.n_obs
         max_steps = max_steps or min(max(7 * n_obs // 10, 1_000), 20_000)
         shuffled = np.random.default_rng(seed).permutation(n_obs)
@@ -274,13 +281,15 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                     "n_steps": max_epochs * steps_per_epoch,
                     "lr": lr,
                     "weight_decay": min((3_300 / n_obs) ** 3, 6.0) if weight_decay is None else weight_decay,
+                    "share_hidden": share_hidden,
                     "seed": seed,
                 },
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
-            cells = np.arange(n_obs)[:: math.ceil(n_obs / _MAX_CALIBRATION)]
-            self.module.calibrate(self._make_data_loader(self.adata, indices=cells), seed)
+            trained = training[:: math.ceil(training.size * self.adata.n_vars / _MAX_CALIBRATION)]
+            known, held_out = (self._make_data_loader(self.adata, indices=cells) for cells in (trained, validation))
+            self.module.calibrate(known, held_out, seed, share_hidden)
 
     def _module_buffers(self) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

@@ -20,7 +20,9 @@ from countsdiff.nn import BackboneName, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
-_N_FOLDS = 5  # of validation
+# weight of cells not trained on when levels and when shapes are calibrated, see countsdiff.core.calibration
+_HELD_OUT_LEVEL, _HELD_OUT_SHAPE = 1 / 5, 1 / 3
+_SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
 
 
 class CountsDiffModule(BaseModuleClass):
@@ -121,14 +123,16 @@ class CountsDiffModule(BaseModuleClass):
             continuous = torch.cat([continuous, size_factor.log()], dim=1)
         return categories, continuous
 
-    def loss(self, tensors: dict[str, Tensor], generator: torch.Generator) -> LossOutput:
+    def loss(
+        self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
+    ) -> LossOutput:
         """Draw what to hide and how far to thin it, and score the denoiser (three states of an entry: docs/theory).
 
-        Hidden entries, a share drawn per cell uniformly from [0, 1], are noised and carry loss; the other observed
-        ones are known; missing ones are absent: neither seen nor scored.
+        Hidden entries, `share_hidden` of the observed ones (None: a share drawn per cell uniformly from [0, 1]), are
+        noised and carry loss; the other observed ones are known; missing ones are absent: neither seen nor scored.
         """
         counts, observed = self._observed(tensors)
-        context, target = self._hide(tensors, counts, observed, generator)
+        context, target = self._hide(tensors, counts, observed, generator, share_hidden)
         levels = self.times(len(counts), generator, counts.device)
         noised = noise(target, levels.p, context.noised, generator)
         intensity = self.denoiser(noised.x_t, levels.p, context)
@@ -143,8 +147,10 @@ class CountsDiffModule(BaseModuleClass):
             total = total + ((weights * likelihood).sum(1) / per_cell).mean()
         return LossOutput(loss=total, reconstruction_loss=bregman.detach())
 
-    def imputation_loss(self, tensors: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Poisson loss of the averaged weights at imputing every observed entry once, a fifth of them at a time.
+    def imputation_loss(
+        self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
+    ) -> Tensor:
+        """Poisson loss of the averaged weights at imputing every observed entry once, see :meth:`impute_folds`.
 
         The training loss is no guide to when to stop: it averages over cells of which little or nothing is known, where
         learning ends long before it does for the almost complete cells that users have.
@@ -156,14 +162,14 @@ class CountsDiffModule(BaseModuleClass):
         """
         counts, observed = self._observed(tensors)
         total = torch.zeros(len(counts), device=counts.device)
-        for intensity, hidden in self.impute_folds(tensors, generator):
+        for intensity, hidden in self.impute_folds(tensors, generator, share_hidden):
             total = total + (bregman_loss(intensity.mean, counts) * hidden).sum(1)
         return total / observed.sum(1).clamp(min=1)
 
     def impute_folds(
-        self, tensors: dict[str, Tensor], generator: torch.Generator
+        self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
     ) -> Iterator[tuple[Intensity, Tensor]]:
-        """Impute every observed entry once, a fifth of them at a time.
+        """Impute every observed entry once, as many at a time as training hides (a fifth where it hides any share).
 
         Yields
         ------
@@ -172,39 +178,67 @@ class CountsDiffModule(BaseModuleClass):
         """
         counts, observed = self._observed(tensors)
         categories, continuous = self.covariates(tensors)
-        fold = torch.randint(_N_FOLDS, counts.shape, generator=generator, device=counts.device)
+        n_folds = round(1.0 / (share_hidden or _SHARE_VALIDATED))
+        fold = torch.randint(n_folds, counts.shape, generator=generator, device=counts.device)
         empty = torch.zeros(len(counts), 1, device=counts.device)
-        for k in range(_N_FOLDS):
+        for k in range(n_folds):
             hidden = observed & (fold == k)
             known = observed & ~hidden
             context = Context(counts * known, known, hidden, categories, continuous)
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
 
-    def calibrate(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> None:
-        """Set predictive laws and samples right on some cells, see :mod:`countsdiff.core.calibration`."""
+    def calibrate(
+        self,
+        trained: Iterable[dict[str, Tensor]],
+        held_out: Iterable[dict[str, Tensor]],
+        seed: int,
+        share_hidden: float | None = None,
+    ) -> None:
+        """Set predictive laws and samples right, see :mod:`countsdiff.core.calibration`.
+
+        Parameters
+        ----------
+        trained, held_out
+            Minibatches of cells that were trained on, and of others, of which there may be none.
+        seed
+            Seed of what is hidden.
+        share_hidden
+            Share of the observed entries that training hid; None for any.
+        """
         self.set_calibration()
-        kept = [{key: value.to(self.device) for key, value in minibatch.items()} for minibatch in minibatches]
-        counts, mean, shape = self.predictions(kept, seed)
-        level = fit_level(counts, mean)
+        kept = [{key: value.to(self.device) for key, value in minibatch.items()} for minibatch in trained]
+        known, unknown = self.predictions(kept, seed, share_hidden), self.predictions(held_out, seed, share_hidden)
+        counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
+        n_known, n_unknown = len(known[0]), len(unknown[0])
+
+        def weight_of_held_out(share: float) -> Tensor:
+            each = n_known / max(n_unknown, 1) * share / (1.0 - share)
+            return torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
+
+        level = fit_level(counts, mean, weight_of_held_out(_HELD_OUT_LEVEL))
         sharpness, tail = 1.0, math.inf
-        if shape is not None:
-            mean = level * mean
-            sharpness = fit_sharpness(counts, mean, shape)
-            tail = fit_tail(counts, mean, sharpness * shape)
+        if len(shape) > 0:
+            mean, weight = level * mean, weight_of_held_out(_HELD_OUT_SHAPE)
+            sharpness = fit_sharpness(counts, mean, shape, weight)
+            tail = fit_tail(counts, mean, sharpness * shape, weight)
         self.set_calibration(level, sharpness, tail)
         generator = torch.Generator(self.device).manual_seed(seed)
-        contexts = [self._as_imputed(tensors, generator) for tensors in kept]
+        contexts = [self._as_imputed(tensors, generator, share_hidden) for tensors in kept]
         streams = [
             RowGenerator(seed, torch.arange(len(c.counts), device=self.device), i) for i, c in enumerate(contexts)
         ]
         drift = fit_drift(self.averaged.module, contexts, streams, N_DRIFT)
         self.set_calibration(level, sharpness, tail, drift)
 
-    def _as_imputed(self, tensors: dict[str, Tensor], generator: torch.Generator) -> Context:
-        """Cells as they will be imputed: missing entries noised, or any share of the entries of complete cells."""
+    def _as_imputed(
+        self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None
+    ) -> Context:
+        """Cells as they will be imputed: missing entries noised, or a share of the entries of complete cells."""
         counts, observed = self._observed(tensors)
         complete = observed.all(1, keepdim=True)
         share = torch.rand(len(counts), 1, generator=generator, device=counts.device)
+        if share_hidden is not None:
+            share = torch.full_like(share, share_hidden)
         hidden = torch.rand(counts.shape, generator=generator, device=counts.device) < share
         known = observed & ~(complete & hidden)
         return Context(counts * known, known, ~known, *self.covariates(tensors))
@@ -224,18 +258,28 @@ class CountsDiffModule(BaseModuleClass):
             denoiser.drift[:-1] = torch.tensor(drift)  # at p = 1 nothing is left to be born
 
     @torch.no_grad()
-    def predictions(self, minibatches: Iterable[dict[str, Tensor]], seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Observed counts, and the means and shapes predicted for them while hidden; all of shape ``(n,)``."""
+    def predictions(
+        self, minibatches: Iterable[dict[str, Tensor]], seed: int, share_hidden: float | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Observed counts, and the means and shapes predicted for them while hidden; all of shape ``(n,)``.
+
+        Heads that predict a mean alone have no shapes, ``(0,)``.
+        """
         generator = torch.Generator(self.device).manual_seed(seed)
-        counts, means, shapes = [], [], []
-        for tensors in minibatches:
-            observed_counts, _ = self._observed(tensors)
-            for intensity, hidden in self.impute_folds(tensors, generator):
-                counts.append(observed_counts[hidden].cpu())
-                means.append(intensity.mean[hidden].cpu())
-                if intensity.shape is not None:
-                    shapes.append(intensity.shape[hidden].cpu())
-        return torch.cat(counts), torch.cat(means), torch.cat(shapes) if shapes else None
+        results: tuple[list[Tensor], list[Tensor], list[Tensor]] = (
+            [torch.empty(0)],
+            [torch.empty(0)],
+            [torch.empty(0)],
+        )
+        for minibatch in minibatches:
+            tensors = {key: value.to(self.device) for key, value in minibatch.items()}
+            counts, _ = self._observed(tensors)
+            for intensity, hidden in self.impute_folds(tensors, generator, share_hidden):
+                for result, values in zip(results, (counts, intensity.mean, intensity.shape), strict=True):
+                    if values is not None:
+                        result.append(values[hidden].cpu())
+        counts, means, shapes = (torch.cat(result) for result in results)
+        return counts, means, shapes
 
     @staticmethod
     def _observed(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -247,13 +291,20 @@ class CountsDiffModule(BaseModuleClass):
         return torch.where(observed, counts, 0.0).contiguous(), observed.contiguous()
 
     def _hide(
-        self, tensors: dict[str, Tensor], counts: Tensor, observed: Tensor, generator: torch.Generator
+        self,
+        tensors: dict[str, Tensor],
+        counts: Tensor,
+        observed: Tensor,
+        generator: torch.Generator,
+        share_hidden: float | None,
     ) -> tuple[Context, Tensor]:
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator, device=counts.device)
 
         n_obs = len(counts)
         share = torch.where(uniform(n_obs, 1) < _SHARE_ALL_HIDDEN, 1.0, uniform(n_obs, 1))
+        if share_hidden is not None:
+            share = torch.full_like(share, share_hidden)
         hidden = uniform(*counts.shape) < share
         known, noised = observed & ~hidden, observed & hidden
         categories, continuous = self.covariates(tensors)

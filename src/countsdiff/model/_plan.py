@@ -21,13 +21,25 @@ class CountsDiffTrainingPlan(TrainingPlan):
         Length of the learning-rate cycle.
     lr, weight_decay
         Peak learning rate and decoupled weight decay of AdamW.
+    share_hidden
+        Share of the observed entries to hide from every cell; None for one drawn per cell.
     seed
         Seed of everything drawn in training; validation draws the same numbers every time.
     """
 
-    def __init__(self, module, *, n_steps: int, lr: float = 2e-3, weight_decay: float = 1.0, seed: int = 0):
+    def __init__(
+        self,
+        module,
+        *,
+        n_steps: int,
+        lr: float = 2e-3,
+        weight_decay: float = 1.0,
+        share_hidden: float | None = None,
+        seed: int = 0,
+    ):
         super().__init__(module, optimizer="AdamW", lr=lr, weight_decay=weight_decay, eps=1e-8)
         self.n_steps = n_steps
+        self.share_hidden = share_hidden
         self.seed = seed
         self.cell_losses: list[Tensor] = []  # of the validation cells, by minibatch
         self._generator: torch.Generator | None = None
@@ -39,7 +51,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One minibatch."""
-        output = self.module.loss(batch, self._generator)
+        output = self.module.loss(batch, self._generator, self.share_hidden)
         self.log(
             "train_loss",
             output.loss,
@@ -61,7 +73,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score the averaged weights at imputation, with folds fixed by the seed and the position of the batch."""
         generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_idx)
-        loss = self.module.imputation_loss(batch, generator)
+        loss = self.module.imputation_loss(batch, generator, self.share_hidden)
         self.cell_losses.append(loss)
         self.log(
             "validation_loss",
