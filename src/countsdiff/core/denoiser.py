@@ -67,7 +67,7 @@ class Intensity:
     mean: Tensor
     shape: Tensor | None = None
 
-    def births(self, exposure: float) -> CountLaw:
+    def births(self, exposure: float | Tensor) -> CountLaw:
         """Law of the births over `exposure`, taking them for Poisson where the head predicts a mean alone."""
         return CountLaw(self.mean * exposure, self.shape)
 

@@ -22,11 +22,14 @@ class Task:
         Whether observed entries are evidence about themselves: they are then re-estimated rather than taken as known.
     rewrite
         Which entries get the model's answer: those missing, also the zeros, or all of them.
+    adds
+        Whether the answer adds to the observed counts, which then stay, instead of standing for a fresh look.
     """
 
     hidden: object | None
     evidence: bool
     rewrite: str  # "missing" | "zeros" | "all"
+    adds: bool = False
 
     def rewritten(self, counts: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Entries of a block of rows that get the model's answer."""
@@ -36,7 +39,7 @@ class Task:
 
     def provenance(self) -> dict:
         """Settings as plain values, for the record."""
-        return {"rewrite": self.rewrite, "evidence": self.evidence}
+        return {"rewrite": self.rewrite, "evidence": self.evidence, "adds": self.adds}
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class LabelZeros:
 
 
 DENOISE = Task(hidden=None, evidence=True, rewrite="all")
+DEEPEN = Task(hidden=None, evidence=True, rewrite="all", adds=True)
 
 
 def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray[np.intp] | None = None) -> Task:

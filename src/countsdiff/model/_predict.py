@@ -35,7 +35,7 @@ class Request:
     seed
         Seed of the samples.
     depth
-        Depth of the replicate that ``evidence`` tasks predict, relative to the cell's own.
+        Depth that ``evidence`` tasks predict, relative to the cell's own.
     return_std, interval
         Whether to add standard deviations; coverage of the equal-tailed interval to add, or ``None``.
     repaint
@@ -206,16 +206,18 @@ class Predictor:
             else:
                 results += [repaint(self.denoiser, context, g, request.sampler, request.repaint) for g in generators]
         if len(results) < len(request.names()):
-            law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(request.depth)
+            # where the task adds to what was observed, that is kept, and one look of `depth` has been taken already
+            base, exposure = x_t * self.task.adds, request.depth - context.noised.to(x_t.dtype) * self.task.adds
+            law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(exposure)
             if not results:
                 wanted = context.noised & (x_t == 0) if self.task.rewrite == "zeros" else context.noised
                 kept = ((context.counts + x_t) * ~wanted).sum(1, keepdim=True)
-                results += _summarise(law, wanted, kept, request, keys)
+                results += [base + born for born in _summarise(law, wanted, kept, request, keys)]
             if request.return_std:
                 results.append(law.std)
             if request.interval is not None:
                 tail = (1.0 - request.interval) / 2.0
-                results += [law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
+                results += [base + law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
         return [r[: len(rows)].cpu().numpy() for r in results]
 
     def _context(
