@@ -29,6 +29,7 @@ from countsdiff.model._data import (
     get_layer,
     require_columns,
 )
+from countsdiff.model._generate import GenerativeModel
 from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
@@ -39,7 +40,7 @@ _VALIDATE_EVERY = 100  # steps
 _MAX_CALIBRATION = 2_000  # cells, evenly spaced
 
 
-class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
+class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeModel):
     """CountsDiff for single-cell counts: impute, denoise and sample in integers.
 
     A diffusion model on the natural numbers (arXiv 2604.03779) whose forward process is binomial thinning. Trained by
@@ -128,6 +129,8 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
             f"CountsDiffImputer: {stats.n_vars} genes, head {head}, schedule {schedule}, "
             f"{type(self.module.denoiser.backbone).__name__}, {n_parameters:,} parameters"
         )
+        if adata is not None:
+            self.design_ = self._design()
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod

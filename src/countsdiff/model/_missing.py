@@ -79,6 +79,7 @@ class LabelZeros:
         return self.reader.restore((counts == 0) & ~missing & self.detected[self.labels[rows]])
 
 
+GENERATE = Task(hidden=None, evidence=False, rewrite="all")
 DENOISE = Task(hidden=None, evidence=True, rewrite="all")
 DEEPEN = Task(hidden=None, evidence=True, rewrite="all", adds=True)
 
