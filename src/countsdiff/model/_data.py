@@ -128,7 +128,7 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
-    _check_unique(adata.var_names, "gene")
+    check_unique(adata.var_names, "gene")
     for start in range(0, matrix.shape[0], _CHUNK):
         block = matrix[start : start + _CHUNK]
         if sparse.issparse(block):
@@ -166,14 +166,16 @@ def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp
     """
     if len(var_names) == len(model_names) and (np.asarray(var_names) == model_names).all():
         return None
-    _check_unique(var_names, "gene")
+    check_unique(var_names, "gene")
     positions = var_names.get_indexer(model_names)
     absent = np.asarray(model_names)[positions < 0]
     if len(absent):
-        hint = "Are cells and genes swapped (transpose with adata.T)?" if len(absent) == len(model_names) else ""
+        hint = "Take the model to these data with load_query_data: absent genes are then missing entries."
+        if len(absent) == len(model_names):
+            hint = "Are cells and genes swapped (transpose with adata.T)?"
         raise ValueError(
             f"The data lack {len(absent)} of the {len(model_names)} genes the model was trained on, for example "
-            f"{str(absent[0])!r}. {hint or 'Subset or extend the data to the genes in model.get_var_names().'}"
+            f"{str(absent[0])!r}. {hint}"
         )
     if len(var_names) != len(model_names):
         raise ValueError(
@@ -181,6 +183,22 @@ def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp
             "Subset first: adata[:, model.get_var_names()].copy()."
         )
     return positions
+
+
+def check_unique(names: pd.Index, what: str) -> None:
+    """Check that the names of cells or genes (`what`) are unique.
+
+    Raises
+    ------
+    ValueError
+        Naming the first name that repeats.
+    """
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise ValueError(
+            f"The {what} name {twice!r} stands more than once; call adata.{'var' if what == 'gene' else 'obs'}"
+            "_names_make_unique() first."
+        )
 
 
 def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
@@ -192,15 +210,6 @@ def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     hashed = pd.util.hash_array(names.to_numpy(dtype=object), categorize=False)
     rank = names.groupby(names.to_numpy()).cumcount().to_numpy(dtype=np.uint64)
     return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
-
-
-def _check_unique(names: pd.Index, what: str) -> None:
-    if not names.is_unique:
-        twice = names[names.duplicated()][0]
-        raise ValueError(
-            f"The {what} name {twice!r} stands more than once; call adata.{'var' if what == 'gene' else 'obs'}"
-            "_names_make_unique() first."
-        )
 
 
 def _dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None) -> np.ndarray:

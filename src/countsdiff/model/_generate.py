@@ -87,7 +87,7 @@ class GenerativeModel(CellModel):
         if n_cells < 1:
             raise ValueError(f"n_cells must be at least 1; got {n_cells}.")
         wanted = {
-            self._setup_args().get(f"{key}_key"): self._categories(key, argument, values, n_cells)
+            str(self._setup_args().get(f"{key}_key")): self._categories(key, argument, values, n_cells)
             for key, argument, values in (
                 (REGISTRY_KEYS.LABELS_KEY, "labels", labels),
                 (REGISTRY_KEYS.BATCH_KEY, "batch", batch),
@@ -110,7 +110,7 @@ class GenerativeModel(CellModel):
             cells, GENERATE, request, guidance_scale, collector, everyone, np.ones(n_cells, dtype=bool), batch_size
         )
         generated = AnnData(sparse.csr_matrix(collector.matrices()[0]), obs=obs, var=pd.DataFrame(index=var_names))
-        layers = {} if self._layer() is None else {self._layer(): generated.X.copy()}
+        layers = {} if (layer := self._layer()) is None else {layer: generated.X.copy()}
         provenance = {"model": type(self).__name__, "guidance_scale": guidance_scale, **request.provenance()}
         write_layers(generated, "generated", layers, provenance)
         return generated

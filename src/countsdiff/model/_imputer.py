@@ -34,13 +34,14 @@ from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
 from countsdiff.model._statistics import gene_statistics
+from countsdiff.model._transfer import TransferableModel
 from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
 _MAX_CALIBRATION = 2_000  # cells, evenly spaced
 
 
-class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeModel):
+class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeModel, TransferableModel):
     """CountsDiff for single-cell counts: impute, denoise and sample in integers.
 
     A diffusion model on the natural numbers (arXiv 2604.03779) whose forward process is binomial thinning. Trained by
@@ -205,7 +206,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeMo
         max_steps: int | None = None,
         *,
         batch_size: int = 128,
-        lr: float = 2e-3,
+        lr: float | None = None,
         weight_decay: float | None = None,
         early_stopping: bool = True,
         validation_size: float = 0.05,
@@ -223,8 +224,9 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeMo
         batch_size
             Cells per minibatch.
         lr, weight_decay
-            Peak learning rate and decoupled weight decay of AdamW. Default decay: (3,300 / number of cells)³, at most
-            6: what fits ten thousand cells well overfits one thousand.
+            Peak learning rate and decoupled weight decay of AdamW. Default: 0.002, and (3,300 / number of cells)³, at
+            most 6, as what fits ten thousand cells well overfits one thousand; 0.0005 and 0 for a model that starts
+            from a reference, see :meth:`load_query_data`.
         early_stopping
             Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
         validation_size
@@ -247,6 +249,10 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeMo
         if not 0.0 <= validation_size < 1.0:
             raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
         n_obs = self.adata.n_obs
+        if lr is None:
+            lr = 5e-4 if self.starts_from_reference_ else 2e-3
+        if weight_decay is None:
+            weight_decay = 0.0 if self.starts_from_reference_ else min((3_300 / n_obs) ** 3, 6.0)
         max_steps = max_steps or min(max(7 * n_obs // 10, 1_000), 20_000)
         shuffled = np.random.default_rng(seed).permutation(n_obs)
         n_validation = min(int(validation_size * n_obs), 2_000)
@@ -276,7 +282,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeMo
                 plan_kwargs={
                     "n_steps": max_epochs * steps_per_epoch,
                     "lr": lr,
-                    "weight_decay": min((3_300 / n_obs) ** 3, 6.0) if weight_decay is None else weight_decay,
+                    "weight_decay": weight_decay,
                     "seed": seed,
                 },
                 callbacks=callbacks,

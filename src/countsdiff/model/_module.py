@@ -16,7 +16,7 @@ from countsdiff.core.process import noise
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
-from countsdiff.nn import BackboneName, get_backbone
+from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
@@ -104,6 +104,18 @@ class CountsDiffModule(BaseModuleClass):
         self.register_buffer(
             "continuous_scale", torch.ones(n_continuous_cov) if continuous_scale is None else continuous_scale
         )
+
+    def adopt(self, reference: "CountsDiffModule") -> None:
+        """Take over the weights of a reference, whose covariates may have fewer categories."""
+        known = reference._informative
+        origins = [known.index(covariate) if covariate in known else None for covariate in self._informative]
+        state = {name: value for name, value in reference.state_dict().items() if ".backbone." not in name}
+        for own, theirs, prefix in (
+            (self.denoiser, reference.denoiser, "denoiser.backbone."),
+            (self.averaged.module, reference.averaged.module, "averaged.module.backbone."),
+        ):
+            state |= {prefix + k: v for k, v in adopted_state(own.backbone, theirs.backbone, origins).items()}
+        self.load_state_dict(state)
 
     def covariates(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Codes of the informative categorical covariates, and standardised continuous ones."""
