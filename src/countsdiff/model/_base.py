@@ -43,16 +43,11 @@ class CellModel(BaseModelClass):
         batch_size,
     ):
         self._check_if_trained(warn=False)
-        adata = self.adata if adata is None else adata
-        if adata is None:
-            raise ValueError("The model was loaded without data; give the data to impute.")
+        adata = self._adata_or_own(adata)
         cells = self._cells(adata)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
-        if task.evidence and self.module.denoiser.head == "x0":
-            raise ValueError(
-                "The 'x0' head predicts what is missing and says nothing about observed entries; "
-                "denoise with head='gamma' or 'rate'."
-            )
+        if task.evidence:
+            self._check_denoises()
         names = [key_added + suffix for suffix in request.names()]
         chosen = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
         rows = np.arange(adata.n_obs) if inplace else chosen
@@ -97,6 +92,19 @@ class CellModel(BaseModelClass):
             collector.add(matrices)
         return n_rewritten
 
+    def _adata_or_own(self, adata: AnnData | None) -> AnnData:
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model was loaded without data; give the data to predict.")
+        return adata
+
+    def _check_denoises(self) -> None:
+        if self.module.denoiser.head == "x0":
+            raise ValueError(
+                "The 'x0' head predicts what is missing and says nothing about observed entries; "
+                "denoise with head='gamma' or 'rate'."
+            )
+
     def _cells(self, adata: AnnData) -> Cells:
         """Check `adata` against the model and gather what prediction needs."""
         layer = self._layer()
@@ -127,3 +135,8 @@ class CellModel(BaseModelClass):
     def _layer(self) -> str | None:
         layer: str | None = self._setup_args()["layer"]
         return layer
+
+    def _state(self, key: str) -> dict[str, Any]:
+        """What scvi-tools registered of a field."""
+        state: dict[str, Any] = self.registry_["field_registries"][key]["state_registry"]
+        return state

@@ -158,11 +158,6 @@ class GenerativeModel(CellModel):
         categories, continuous = self.module.covariates({k: torch.as_tensor(v) for k, v in tensors.items()})
         return categories.cpu(), continuous.cpu()
 
-    def _state(self, key: str) -> dict[str, Any]:
-        """What scvi-tools registered of a field."""
-        state: dict[str, Any] = self.registry_["field_registries"][key]["state_registry"]
-        return state
-
 
 def _draw_rows(design: pd.DataFrame, wanted: dict[str, NDArray], u: NDArray[np.float32]) -> pd.DataFrame:
     """Rows of `design`, each picked by its u among those that have the wanted values, as far as there are any."""

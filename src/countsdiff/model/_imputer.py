@@ -29,6 +29,8 @@ from countsdiff.model._data import (
     get_layer,
     require_columns,
 )
+from countsdiff.model._differential import DifferentialModel
+from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel
 from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
@@ -41,7 +43,9 @@ _VALIDATE_EVERY = 100  # steps
 _MAX_CALIBRATION = 2_000  # cells, evenly spaced
 
 
-class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel, GenerativeModel, TransferableModel):
+class CountsDiffImputer(
+    UnsupervisedTrainingMixin, PredictiveModel, GenerativeModel, TransferableModel, ExpressionModel, DifferentialModel
+):
     """CountsDiff for single-cell counts: impute, denoise and sample in integers.
 
     A diffusion model on the natural numbers (arXiv 2604.03779) whose forward process is binomial thinning. Trained by

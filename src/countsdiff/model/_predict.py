@@ -1,10 +1,12 @@
 """Runs a trained module over cells, block by block, and puts the answers together."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 
 from countsdiff.core.counting import CountLaw
@@ -27,7 +29,7 @@ class Request:
     Attributes
     ----------
     output
-        One of ``OUTPUTS``.
+        One of ``OUTPUTS``, or ``"rate"``: draws of the rate of which the counts are Poisson.
     n_samples
         Number of draws for ``output="sample"``.
     sampler
@@ -52,11 +54,11 @@ class Request:
     repaint: RepaintConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.output not in OUTPUTS:
+        if self.output not in (*OUTPUTS, "rate"):
             raise ValueError(f"Unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}.")
         if self.n_samples < 1:
             raise ValueError(f"n_samples must be at least 1; got {self.n_samples}.")
-        if self.n_samples > 1 and self.output != "sample":
+        if self.n_samples > 1 and self.output not in ("sample", "rate"):
             raise ValueError(f"n_samples={self.n_samples} needs output='sample'; {self.output!r} has one answer.")
         if self.interval is not None and not 0.0 < self.interval < 1.0:
             raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {self.interval}.")
@@ -253,7 +255,14 @@ def _summarise(law: CountLaw, wanted: Tensor, kept: Tensor, request: Request, ke
     if request.output == "log_mean":
         total = kept + (law.mean * wanted).sum(1, keepdim=True)
         return [log_mean(law, _REFERENCE_DEPTH / total.clamp(min=1e-6), wanted)]
+    draw = law.quantile if request.output == "sample" else partial(_rate_quantile, law)
     n_vars = law.mean.shape[1]
-    return [
-        law.quantile(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)
-    ]
+    return [draw(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)]
+
+
+def _rate_quantile(law: CountLaw, u: Tensor) -> Tensor:
+    """Quantiles of the rate of which a count is Poisson: gamma, or the mean itself where the head knows no shape."""
+    if law.shape is None:
+        return law.mean
+    shape, mean = law.shape.cpu().double(), law.mean.cpu().double()
+    return (torch.as_tensor(special.gammaincinv(shape, u.cpu().double())) * mean / shape).to(u)
