@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi.data.fields import LayerField
 
-_CHUNK = 2048  # rows densified at a time
+_CHUNK = 2048  # rows densified at a time, or fewer:
+_CHUNK_ENTRIES = 2**25  # peaks are many
 
 
 class Keys(NamedTuple):
     """Names of the package's own fields in scvi-tools' registry."""
 
     MISSING: str = "missing"
+    PRESENT: str = "present"
 
 
 KEYS = Keys()
@@ -74,8 +76,9 @@ class CellReader:
         """Put columns in the model's order back into the order the data have."""
         return matrix if self.columns is None else matrix[:, np.argsort(self.columns)]
 
-    def chunks(self, rows: NDArray[np.intp] | None = None, size: int = _CHUNK) -> Iterator[NDArray[np.intp]]:
+    def chunks(self, rows: NDArray[np.intp] | None = None, size: int | None = None) -> Iterator[NDArray[np.intp]]:
         """Split `rows` (default: all) into runs of at most `size`."""
+        size = size or max(1, min(_CHUNK, _CHUNK_ENTRIES // self.counts.shape[1]))
         rows = np.arange(self.n_obs) if rows is None else rows
         for start in range(0, len(rows), size):
             yield rows[start : start + size]

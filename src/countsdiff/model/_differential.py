@@ -84,7 +84,7 @@ class DifferentialModel(CellModel):
         if n_imputations < 2:
             raise ValueError(f"Rubin's rules need n_imputations of at least 2; got {n_imputations}.")
         self._check_if_trained(warn=False)
-        adata = self._adata_or_own(adata)
+        adata = self._anndata_or_own(adata)
         comparisons = _comparisons(adata, groupby, group1, group2)
         cells = self._cells(adata)
         task = resolve_missing(missing, adata, cells.reader, cells.labels)

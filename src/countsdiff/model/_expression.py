@@ -128,7 +128,7 @@ class ExpressionModel(CellModel):
     ) -> tuple[AnnData, NDArray[np.float32]]:
         """Data, and answers for its cells with all counts as evidence, ``(n_samples, n_obs, n_vars)``."""
         self._check_if_trained(warn=False)
-        adata = self._adata_or_own(adata)
+        adata = self._anndata_or_own(adata)
         cells = self._cells(adata)
         self._check_denoises()
         rows = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS
@@ -18,6 +19,7 @@ from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import CellReader, row_keys
 from countsdiff.model._missing import GENERATE
+from countsdiff.model._modalities import as_mudata
 from countsdiff.model._predict import Cells, Request
 from countsdiff.model._write import Collector, write_layers
 
@@ -44,7 +46,7 @@ class GenerativeModel(CellModel):
         births: BirthRule = "law",
         seed: int = 0,
         batch_size: int | None = None,
-    ) -> AnnData:
+    ) -> AnnData | MuData:
         """Draw new cells.
 
         Parameters
@@ -68,7 +70,7 @@ class GenerativeModel(CellModel):
 
         Returns
         -------
-        AnnData
+        AnnData, or MuData if the model was set up with that
             Whole numbers, CSR, in ``X`` and in the layer the model was trained on; the covariates in ``obs``, under
             the names they were registered by; how the cells were made in ``uns["countsdiff"]["generated"]``.
 
@@ -98,8 +100,7 @@ class GenerativeModel(CellModel):
         keys = row_keys(names)
         u = RowGenerator(seed, torch.as_tensor(keys), _DESIGN_STREAM).uniform().numpy()
         obs = _draw_rows(self.design_, wanted, u).set_index(names)
-        var_names = np.asarray(self.get_var_names())
-        shape = (n_cells, len(var_names))
+        shape = (n_cells, self.summary_stats.n_vars)
         nothing = CellReader(sparse.csr_matrix(shape, dtype=np.float32), np.broadcast_to(np.True_, shape))
         cells = Cells(nothing, keys, *self._covariates(obs))
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
@@ -109,8 +110,13 @@ class GenerativeModel(CellModel):
         self._run(
             cells, GENERATE, request, guidance_scale, collector, everyone, np.ones(n_cells, dtype=bool), batch_size
         )
-        generated = AnnData(sparse.csr_matrix(collector.matrices()[0]), obs=obs, var=pd.DataFrame(index=var_names))
-        layers = {} if (layer := self._layer()) is None else {layer: generated.X.copy()}
+        counts = sparse.csr_matrix(collector.matrices()[0])
+        modalities, layers = self._modalities(), {}
+        if modalities is not None:
+            generated = as_mudata(counts, obs, modalities, self._setup_args()["layers"])
+        else:
+            generated = AnnData(counts, obs=obs, var=pd.DataFrame(index=np.asarray(self.get_var_names())))
+            layers = {} if (layer := self._layer()) is None else {layer: counts.copy()}
         provenance = {"model": type(self).__name__, "guidance_scale": guidance_scale, **request.provenance()}
         write_layers(generated, "generated", layers, provenance)
         return generated

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -119,6 +120,8 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
             if labels is None:
                 raise ValueError("missing='label_zeros' goes by labels; register them: setup_anndata(labels_key=...).")
             return Task(LabelZeros.find(reader, labels), evidence=False, rewrite="missing")
+        if isinstance(adata, MuData):
+            raise ValueError(f"missing={missing!r} is no rule; give matrices by modality, missing={{'rna': matrix}}.")
         if missing not in adata.layers:
             raise KeyError(
                 f"missing={missing!r} is neither 'zeros', 'all', 'label_zeros' nor a layer; adata.layers has "
@@ -127,10 +130,10 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         hidden = as_row_access(get_layer(adata, missing))
     else:
         hidden = as_row_access(missing) if sparse.issparse(missing) else np.asarray(missing)
-    if hidden.shape != adata.shape:
+    if hidden.shape != reader.counts.shape:
         raise ValueError(
-            f"missing has shape {hidden.shape}, the data {adata.shape}: it needs one entry per cell and gene, in the "
-            "same order."
+            f"missing has shape {hidden.shape}, the data {reader.counts.shape}: it needs one entry per cell and gene, "
+            "in the same order."
         )
     _check_boolean(hidden)
     return Task(hidden, evidence=False, rewrite="missing")

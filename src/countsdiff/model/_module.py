@@ -20,6 +20,7 @@ from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
+_SHARE_GROUP_HIDDEN = 0.25  # of each modality's cells, hidden as a whole
 _N_FOLDS = 5  # of validation
 
 
@@ -44,6 +45,8 @@ class CountsDiffModule(BaseModuleClass):
         :class:`~countsdiff.core.loss.TimeSampler`.
     backbone, width, depth, dropout
         See :func:`~countsdiff.nn.get_backbone`.
+    group_sizes
+        Numbers of variables of each modality, see :class:`~countsdiff.core.denoiser.Denoiser`.
     ema_decay
         Decay of the averaged weights, which are those that predict.
     has_size_factor
@@ -73,6 +76,7 @@ class CountsDiffModule(BaseModuleClass):
         width: int | None = None,
         depth: int | None = None,
         dropout: float | None = None,
+        group_sizes: Sequence[int] | None = None,
         ema_decay: float = 0.995,
         has_size_factor: bool = False,
     ):
@@ -85,6 +89,7 @@ class CountsDiffModule(BaseModuleClass):
             n_input,
             [n_per_covariate[i] for i in self._informative],
             n_continuous_cov + has_size_factor,
+            n_groups=len(group_sizes or [n_input]),
             width=width,
             depth=depth,
             dropout=dropout,
@@ -94,6 +99,7 @@ class CountsDiffModule(BaseModuleClass):
             torch.ones(n_input) if mean is None else mean,
             torch.ones(n_input) if dispersion is None else dispersion,
             head,
+            group_sizes,
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
         self.times = TimeSampler(get_schedule(schedule), weight, spacing)
@@ -249,12 +255,13 @@ class CountsDiffModule(BaseModuleClass):
                     shapes.append(intensity.shape[hidden].cpu())
         return torch.cat(counts), torch.cat(means), torch.cat(shapes) if shapes else None
 
-    @staticmethod
-    def _observed(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         counts = tensors[REGISTRY_KEYS.X_KEY]
         observed = ~counts.isnan()
         if KEYS.MISSING in tensors:
             observed &= tensors[KEYS.MISSING] == 0
+        if KEYS.PRESENT in tensors:
+            observed &= tensors[KEYS.PRESENT][:, self.denoiser.group] > 0
         # columns first (CSC data) would be summed in another order, and round differently
         return torch.where(observed, counts, 0.0).contiguous(), observed.contiguous()
 
@@ -267,6 +274,8 @@ class CountsDiffModule(BaseModuleClass):
         n_obs = len(counts)
         share = torch.where(uniform(n_obs, 1) < _SHARE_ALL_HIDDEN, 1.0, uniform(n_obs, 1))
         hidden = uniform(*counts.shape) < share
+        if self.denoiser.n_groups > 1:  # nothing but this teaches to predict one modality from the others
+            hidden |= (uniform(n_obs, self.denoiser.n_groups) < _SHARE_GROUP_HIDDEN)[:, self.denoiser.group]
         known, noised = observed & ~hidden, observed & hidden
         categories, continuous = self.covariates(tensors)
         unconditional = uniform(n_obs, 1) < _SHARE_UNCONDITIONAL

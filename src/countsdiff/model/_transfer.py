@@ -112,6 +112,8 @@ class TransferableModel(CellModel):
         ValueError
             If the data share no gene with the reference.
         """
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Transfer takes AnnData; got {type(adata).__name__}.")
         reference = cls._reference(reference_model)
         args = reference._setup_args()
         missing_columns = _missing_columns(adata, args)

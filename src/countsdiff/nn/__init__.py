@@ -26,7 +26,7 @@ def get_backbone(
     n_vars, n_categories, n_continuous
         Numbers of genes, of the categories of each categorical covariate, and of continuous covariates.
     **size
-        ``width``, ``depth``, ``dropout``; None for the backbone's own default.
+        ``n_groups``, ``width``, ``depth``, ``dropout``; None for the backbone's own default.
 
     Raises
     ------
