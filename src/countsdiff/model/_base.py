@@ -1,7 +1,7 @@
 """What every verb of the model needs: cells checked against the model, run through its network, and written back."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
+from countsdiff.core.sampler import SamplerState
 from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer, row_keys
 from countsdiff.model._missing import Task, resolve_missing
 from countsdiff.model._modalities import Modalities, joint_matrices
@@ -96,10 +97,11 @@ class CellModel(BaseModelClass):
         rows: NDArray[np.intp],
         chosen: NDArray[np.bool_],
         batch_size: int | None,
+        callback: Callable[[SamplerState], None] | None = None,
     ) -> int:
         """Collect the answers for `rows`, of which the `chosen` ones are rewritten; return the number of entries."""
         denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
-        predictor = Predictor(denoiser, cells, task, request, self.device)
+        predictor = Predictor(denoiser, cells, task, request, self.device, callback)
         n_rewritten = 0
         for block in cells.reader.chunks(np.arange(len(rows)), batch_size):
             matrices, rewritten = predictor(rows[block], chosen[block])

@@ -1,6 +1,6 @@
 """New cells from a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from countsdiff.core.random import RowGenerator
-from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
+from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig, SamplerState
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import CellReader, row_keys
@@ -46,6 +46,7 @@ class GenerativeModel(CellModel):
         births: BirthRule = "law",
         seed: int = 0,
         batch_size: int | None = None,
+        callback: Callable[[SamplerState], None] | None = None,
     ) -> AnnData | MuData:
         """Draw new cells.
 
@@ -67,6 +68,9 @@ class GenerativeModel(CellModel):
             Seed of the draw. Cell i depends on it and on its own covariates, not on how many cells are drawn.
         batch_size
             Cells drawn at a time; results do not depend on it.
+        callback
+            Called after every reverse step with a :class:`~countsdiff.core.sampler.SamplerState` of the cells that are
+            drawn at once, filled up with empty rows; see :func:`countsdiff.pl.trajectory`.
 
         Returns
         -------
@@ -106,10 +110,8 @@ class GenerativeModel(CellModel):
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
         request = Request("sample", sampler=sampler, seed=seed)
         collector = Collector(1, as_sparse=True)
-        everyone = np.arange(n_cells)
-        self._run(
-            cells, GENERATE, request, guidance_scale, collector, everyone, np.ones(n_cells, dtype=bool), batch_size
-        )
+        rows, chosen = np.arange(n_cells), np.ones(n_cells, dtype=bool)
+        self._run(cells, GENERATE, request, guidance_scale, collector, rows, chosen, batch_size, callback)
         counts = sparse.csr_matrix(collector.matrices()[0])
         modalities, layers = self._modalities(), {}
         if modalities is not None:

@@ -1,5 +1,6 @@
 """Runs a trained module over cells, block by block, and puts the answers together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,7 +15,7 @@ from countsdiff.core.denoiser import Context, DenoiserFn
 from countsdiff.core.estimators import log_mean
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import RepaintConfig, repaint
-from countsdiff.core.sampler import SamplerConfig, sample
+from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
 from countsdiff.model._data import CellReader
 from countsdiff.model._missing import Task
 
@@ -131,14 +132,25 @@ class Predictor:
         What to write there.
     device
         Where the network lives.
+    callback
+        Called after every step of a reverse path, see :func:`~countsdiff.core.sampler.sample`.
     """
 
-    def __init__(self, denoiser: DenoiserFn, cells: Cells, task: Task, request: Request, device: torch.device):
+    def __init__(
+        self,
+        denoiser: DenoiserFn,
+        cells: Cells,
+        task: Task,
+        request: Request,
+        device: torch.device,
+        callback: Callable[[SamplerState], None] | None = None,
+    ):
         self.denoiser = denoiser
         self.cells = cells
         self.task = task
         self.request = request
         self.device = device
+        self.callback = callback
         self.tile = 256 if device.type == "cpu" else 2048
 
     @torch.inference_mode()
@@ -204,7 +216,7 @@ class Predictor:
         if request.output == "sample" and not self.task.evidence:
             generators = [RowGenerator(request.seed, keys, stream) for stream in range(request.n_samples)]
             if request.repaint is None:
-                results += [sample(self.denoiser, context, g, request.sampler) for g in generators]
+                results += [sample(self.denoiser, context, g, request.sampler, self.callback) for g in generators]
             else:
                 results += [repaint(self.denoiser, context, g, request.sampler, request.repaint) for g in generators]
         if len(results) < len(request.names()):
