@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from countsdiff.core import Backbone, Context, Denoiser
-from countsdiff.nn import GeneMLP, GeneTransformer, get_backbone
+from countsdiff.core.denoiser import Evidence
+from countsdiff.nn import GeneMLP, GeneTransformer, adopted_state, get_backbone
 
 N_VARS = 5
 
@@ -151,3 +152,23 @@ def test_backbones_by_name():
         get_backbone("cnn", N_VARS, [], 0)
     with pytest.raises(ValueError, match="multiple of 16; got 40"):
         get_backbone("transformer", N_VARS, [], 0, width=40)
+
+
+@pytest.mark.parametrize("name", ["mlp", "transformer"])
+def test_adopted_weights_answer_as_the_reference(name, generator):
+    n_obs, n_vars = 7, 12
+    reference = get_backbone(name, n_vars, [2, 3], 1, width=16, depth=1).eval()
+    for weight in reference.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator) / 4
+    wider = get_backbone(name, n_vars, [2, 5], 1, width=16, depth=1).eval()
+    wider.load_state_dict(adopted_state(wider, reference, [0, 1]))
+
+    def answer(backbone, codes):
+        torch.manual_seed(0)
+        shown = torch.randn(n_obs, n_vars), torch.rand(n_obs, n_vars), torch.randn(n_obs, 3)
+        return backbone(Evidence(*shown, codes, torch.ones(n_obs, 1)))[0]
+
+    codes = torch.stack([torch.arange(n_obs) % 2, torch.arange(n_obs) % 4 - 1], dim=1)
+    torch.testing.assert_close(answer(wider, codes), answer(reference, codes), rtol=0, atol=0)
+    new = torch.where(codes < 0, 4, codes)  # a category that the reference does not know
+    torch.testing.assert_close(answer(wider, new), answer(reference, codes), rtol=0, atol=0)

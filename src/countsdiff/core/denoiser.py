@@ -4,7 +4,7 @@ Whatever the network outputs, a denoiser returns λ(x_t, p, context) = E[x_0 −
 finite at both ends of time, so one trained network imputes (p = 0), samples (p from 0 to 1) and denoises (p = 1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -67,7 +67,7 @@ class Intensity:
     mean: Tensor
     shape: Tensor | None = None
 
-    def births(self, exposure: float) -> CountLaw:
+    def births(self, exposure: float | Tensor) -> CountLaw:
         """Law of the births over `exposure`, taking them for Poisson where the head predicts a mean alone."""
         return CountLaw(self.mean * exposure, self.shape)
 
@@ -88,8 +88,9 @@ class Evidence:
     exposure
         e: 1 for known, p for noised, 0 for absent entries; shape ``(n_obs, n_vars)``.
     summary
-        p, log size factor, share of the expected counts seen; shape ``(n_obs, 3)``. Not the share of noised entries: in
-        training on incomplete data it is never as large as in imputing them, and means came out too high.
+        p, and for each group of variables its log size factor and share of the expected counts seen; shape
+        ``(n_obs, 1 + 2 n_groups)``. Not the share of noised entries: in training on incomplete data it is never as
+        large as in imputing them, and means came out too high.
     categories, continuous
         Covariates, as in :class:`Context`.
     """
@@ -130,12 +131,17 @@ class Denoiser(nn.Module):
         seen with count c at exposure e, and births are negative binomial. ``"rate"``: λ itself by a softplus (the
         paper's). ``"x0"``: E[x_0], of which λ = (x̂_0 − x_t) / (1 − p) follows.
 
+    group_sizes
+        Numbers of variables that stand next to each other and share a depth, such as genes and proteins, each of which
+        are counted in an experiment of their own. Default: one group of all.
+
     Raises
     ------
     ValueError
         If the head is unknown.
     """
 
+    group: Tensor
     mean: Tensor
     dispersion: Tensor
     level: Tensor
@@ -143,12 +149,23 @@ class Denoiser(nn.Module):
     tail: Tensor
     drift: Tensor
 
-    def __init__(self, backbone: nn.Module, mean: Tensor, dispersion: Tensor, head: HeadName = "gamma"):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        mean: Tensor,
+        dispersion: Tensor,
+        head: HeadName = "gamma",
+        group_sizes: Sequence[int] | None = None,
+    ):
         super().__init__()
         if head not in ("gamma", "rate", "x0"):
             raise ValueError(f"Unknown head {head!r}; choose 'gamma', 'rate' or 'x0'.")
         self.backbone = backbone
         self.head = head
+        self.group_sizes = list(group_sizes or [len(mean)])
+        self.n_groups = len(self.group_sizes)
+        group = torch.arange(self.n_groups).repeat_interleave(torch.as_tensor(self.group_sizes))
+        self.register_buffer("group", group, persistent=False)  # of every variable
         self.register_buffer("mean", mean)
         self.register_buffer("dispersion", dispersion)
         # set after training, see countsdiff.core.calibration
@@ -208,14 +225,19 @@ class Denoiser(nn.Module):
         counts = context.counts + x_t
         exposure = context.known.to(counts.dtype) + p * context.noised.to(counts.dtype)
         expected = exposure * self.mean
-        seen = expected.sum(1, keepdim=True)
+        seen = self._by_group(expected)
         # a tenth of a molecule stands for the average cell, so that a cell of which nothing is seen has size 1
-        size = (counts.sum(1, keepdim=True) + 0.1) / (seen + 0.1)
+        group_size = (self._by_group(counts) + 0.1) / (seen + 0.1)
+        size = group_size if self.n_groups == 1 else group_size[:, self.group]
         log_ratio = torch.log((self.dispersion + counts) / (self.dispersion + size * expected))
-        summary = torch.cat([p, size.log(), seen / self.mean.sum()], dim=1)
+        summary = torch.cat([p, group_size.log(), seen / self._by_group(self.mean.unsqueeze(0))], dim=1)
         evidence = Evidence(log_ratio, exposure, summary, context.categories, context.continuous)
         # the level was fitted to imputation, p = 0; towards p = 1 the entries' own counts take its place
         return counts, evidence, self.level ** (1.0 - p) * size * self.mean
+
+    def _by_group(self, values: Tensor) -> Tensor:
+        """Sums over the variables of each group, shape ``(n_obs, n_groups)``."""
+        return torch.cat([part.sum(1, keepdim=True) for part in values.split(self.group_sizes, dim=1)], dim=1)
 
 
 def _multiplier(shift: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ from .correlation import correlation_error, mean_absolute_correlation
 from .denoising import log_normalise, open_problems_mse, open_problems_poisson
 from .distribution import energy_distance, frechet_distance, mmd, sliced_wasserstein, wasserstein_1d
 from .point import bias, evaluate, mae, poisson_loss, r2, relative_bias, rmse, spearman_per_cell
+from .pooling import PooledEstimate, pool_imputations
 
 __all__ = [
+    "PooledEstimate",
     "bias",
     "bootstrap_interval",
     "correlation_error",
@@ -23,6 +25,7 @@ __all__ = [
     "open_problems_poisson",
     "pit_ks",
     "poisson_loss",
+    "pool_imputations",
     "r2",
     "relative_bias",
     "rmse",

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi.data.fields import LayerField
 
-_CHUNK = 2048  # rows densified at a time
+_CHUNK = 2048  # rows densified at a time, or fewer:
+_CHUNK_ENTRIES = 2**25  # peaks are many
 
 
 class Keys(NamedTuple):
     """Names of the package's own fields in scvi-tools' registry."""
 
     MISSING: str = "missing"
+    PRESENT: str = "present"
 
 
 KEYS = Keys()
@@ -74,8 +76,9 @@ class CellReader:
         """Put columns in the model's order back into the order the data have."""
         return matrix if self.columns is None else matrix[:, np.argsort(self.columns)]
 
-    def chunks(self, rows: NDArray[np.intp] | None = None, size: int = _CHUNK) -> Iterator[NDArray[np.intp]]:
+    def chunks(self, rows: NDArray[np.intp] | None = None, size: int | None = None) -> Iterator[NDArray[np.intp]]:
         """Split `rows` (default: all) into runs of at most `size`."""
+        size = size or max(1, min(_CHUNK, _CHUNK_ENTRIES // self.counts.shape[1]))
         rows = np.arange(self.n_obs) if rows is None else rows
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
@@ -128,7 +131,7 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
-    _check_unique(adata.var_names, "gene")
+    check_unique(adata.var_names, "gene")
     for start in range(0, matrix.shape[0], _CHUNK):
         block = matrix[start : start + _CHUNK]
         if sparse.issparse(block):
@@ -166,14 +169,16 @@ def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp
     """
     if len(var_names) == len(model_names) and (np.asarray(var_names) == model_names).all():
         return None
-    _check_unique(var_names, "gene")
+    check_unique(var_names, "gene")
     positions = var_names.get_indexer(model_names)
     absent = np.asarray(model_names)[positions < 0]
     if len(absent):
-        hint = "Are cells and genes swapped (transpose with adata.T)?" if len(absent) == len(model_names) else ""
+        hint = "Take the model to these data with load_query_data: absent genes are then missing entries."
+        if len(absent) == len(model_names):
+            hint = "Are cells and genes swapped (transpose with adata.T)?"
         raise ValueError(
             f"The data lack {len(absent)} of the {len(model_names)} genes the model was trained on, for example "
-            f"{str(absent[0])!r}. {hint or 'Subset or extend the data to the genes in model.get_var_names().'}"
+            f"{str(absent[0])!r}. {hint}"
         )
     if len(var_names) != len(model_names):
         raise ValueError(
@@ -181,6 +186,22 @@ def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp
             "Subset first: adata[:, model.get_var_names()].copy()."
         )
     return positions
+
+
+def check_unique(names: pd.Index, what: str) -> None:
+    """Check that the names of cells or genes (`what`) are unique.
+
+    Raises
+    ------
+    ValueError
+        Naming the first name that repeats.
+    """
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise ValueError(
+            f"The {what} name {twice!r} stands more than once; call adata.{'var' if what == 'gene' else 'obs'}"
+            "_names_make_unique() first."
+        )
 
 
 def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
@@ -192,15 +213,6 @@ def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     hashed = pd.util.hash_array(names.to_numpy(dtype=object), categorize=False)
     rank = names.groupby(names.to_numpy()).cumcount().to_numpy(dtype=np.uint64)
     return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
-
-
-def _check_unique(names: pd.Index, what: str) -> None:
-    if not names.is_unique:
-        twice = names[names.duplicated()][0]
-        raise ValueError(
-            f"The {what} name {twice!r} stands more than once; call adata.{'var' if what == 'gene' else 'obs'}"
-            "_names_make_unique() first."
-        )
 
 
 def _dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None) -> np.ndarray:

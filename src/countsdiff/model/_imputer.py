@@ -6,40 +6,36 @@ from typing import Any
 import numpy as np
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
-from scvi.data.fields import (
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.utils import setup_anndata_dsp
 
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
-from countsdiff.model._data import (
-    KEYS,
-    CellReader,
-    OptionalLayerField,
-    as_row_access,
-    check_counts,
-    get_layer,
-    require_columns,
-)
+from countsdiff.model._differential import DifferentialModel
+from countsdiff.model._expression import ExpressionModel
+from countsdiff.model._generate import GenerativeModel
 from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
+from countsdiff.model._setup import RegisteredModel
 from countsdiff.model._statistics import gene_statistics
+from countsdiff.model._transfer import TransferableModel
 from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
 
-class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
+class CountsDiffImputer(
+    RegisteredModel,
+    UnsupervisedTrainingMixin,
+    PredictiveModel,
+    GenerativeModel,
+    TransferableModel,
+    ExpressionModel,
+    DifferentialModel,
+):
     """CountsDiff for single-cell counts: impute, denoise and sample in integers.
 
     A diffusion model on the natural numbers (arXiv 2604.03779) whose forward process is binomial thinning. Trained by
@@ -100,10 +96,14 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         seed: int = 0,
     ):
         if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
+            if isinstance(adata, MuData):
+                raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
             self.setup_anndata(adata, layer="counts" if "counts" in adata.layers else None)
         super().__init__(adata, registry)
         stats = self.summary_stats
-        buffers: dict[str, Any] = {} if adata is None else self._module_buffers()
+        modalities = self._modalities()
+        group_sizes = [stats.n_vars] if modalities is None else modalities.sizes
+        buffers: dict[str, Any] = {} if adata is None else self._module_buffers(group_sizes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = self._module_cls(
@@ -120,6 +120,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 width=width,
                 depth=depth,
                 dropout=dropout,
+                group_sizes=group_sizes,
                 has_size_factor=self._setup_args().get("size_factor_key") is not None,
                 **buffers,
             )
@@ -128,81 +129,16 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
             f"CountsDiffImputer: {stats.n_vars} genes, head {head}, schedule {schedule}, "
             f"{type(self.module.denoiser.backbone).__name__}, {n_parameters:,} parameters"
         )
+        if adata is not None:
+            self.design_ = self._design()
         self.init_params_ = self._get_init_params(locals())
-
-    @classmethod
-    @setup_anndata_dsp.dedent
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        missing_layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        **kwargs,
-    ):
-        """%(summary)s.
-
-        Parameters
-        ----------
-        %(param_adata)s
-        %(param_layer)s It has to hold raw counts; NaN marks a missing entry.
-        missing_layer
-            Boolean layer, True where an entry is missing: it is neither looked at nor trained on, whatever its value.
-        %(param_batch_key)s
-        %(param_labels_key)s
-        size_factor_key
-            Column of ``adata.obs`` with size factors known from elsewhere (spike-ins, say). The model estimates size
-            factors from the entries it sees; the logarithm of this column is one more continuous covariate.
-        %(param_cat_cov_keys)s
-        %(param_cont_cov_keys)s
-
-        Raises
-        ------
-        ValueError
-            If a count is negative, infinite or not whole, gene names repeat, or the data are empty.
-        KeyError
-            If a layer or a column of ``adata.obs`` does not exist.
-        """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        check_counts(adata, layer)
-        transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
-        if missing_layer is not None and not transferring:
-            get_layer(adata, missing_layer)
-        require_columns(
-            adata,
-            [
-                batch_key,
-                labels_key,
-                size_factor_key,
-                *(categorical_covariate_keys or ()),
-                *(continuous_covariate_keys or ()),
-            ],
-        )
-        fields = [
-            # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
-            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-        ]
-        if missing_layer is not None:
-            fields.append(OptionalLayerField(KEYS.MISSING, missing_layer, is_count_data=False))
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
 
     def train(
         self,
         max_steps: int | None = None,
         *,
         batch_size: int = 128,
-        lr: float = 2e-3,
+        lr: float | None = None,
         weight_decay: float | None = None,
         share_hidden: float | None = None,
         early_stopping: bool = True,
@@ -221,8 +157,9 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         batch_size
             Cells per minibatch.
         lr, weight_decay
-            Peak learning rate and decoupled weight decay of AdamW. Default decay: (3,300 / number of cells)³, at most
-            6: what fits ten thousand cells well overfits one thousand.
+            Peak learning rate and decoupled weight decay of AdamW. Default: 0.002, and (3,300 / number of cells)³, at
+            most 6, as what fits ten thousand cells well overfits one thousand; 0.0005 and 0 for a model that starts
+            from a reference, see :meth:`load_query_data`.
         share_hidden
             Share of the observed entries to hide from every cell. Default: one drawn per cell, uniformly (and all of
             them in a tenth of the cells), which trains for every task. 1 trains an unconditional model, the paper's:
@@ -251,6 +188,10 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
         if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
             raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
         n_obs = self.adata.n_obs
+        if lr is None:
+            lr = 5e-4 if self.starts_from_reference_ else 2e-3
+        if weight_decay is None:
+            weight_decay = 0.0 if self.starts_from_reference_ else min((3_300 / n_obs) ** 3, 6.0)
         max_steps = max_steps or min(max(7 * n_obs // 10, 1_000), 20_000)
         shuffled = np.random.default_rng(seed).permutation(n_obs)
         n_validation = min(int(validation_size * n_obs), 2_000)
@@ -280,7 +221,7 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
                 plan_kwargs={
                     "n_steps": max_epochs * steps_per_epoch,
                     "lr": lr,
-                    "weight_decay": min((3_300 / n_obs) ** 3, 6.0) if weight_decay is None else weight_decay,
+                    "weight_decay": weight_decay,
                     "share_hidden": share_hidden,
                     "seed": seed,
                 },
@@ -291,14 +232,9 @@ class CountsDiffImputer(UnsupervisedTrainingMixin, PredictiveModel):
             known, held_out = (self._make_data_loader(self.adata, indices=cells) for cells in (trained, validation))
             self.module.calibrate(known, held_out, seed, share_hidden)
 
-    def _module_buffers(self) -> dict[str, torch.Tensor]:
+    def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""
-        missing_layer = self._setup_args().get("missing_layer")
-        reader = CellReader(
-            as_row_access(get_layer(self.adata, self._layer())),
-            None if missing_layer is None else as_row_access(self.adata.layers[missing_layer]),
-        )
-        stats = gene_statistics(reader, self.adata.n_vars)
+        stats = gene_statistics(self._reader(self.adata), group_sizes)
         buffers = {"mean": stats.mean, "dispersion": stats.dispersion}
         if REGISTRY_KEYS.CONT_COVS_KEY in self.adata_manager.data_registry:
             values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)

@@ -1,40 +1,24 @@
-"""What a trained model does for its user: impute and denoise."""
+"""What a trained model does to data: impute, denoise, deepen."""
 
-import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
-from scvi import REGISTRY_KEYS
-from scvi.model.base import BaseModelClass
 
-from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
-from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer, row_keys
-from countsdiff.model._missing import DENOISE, Task, resolve_missing
-from countsdiff.model._predict import Cells, Predictor, Request
-from countsdiff.model._write import Collector, as_arrays, write_layers
-
-logger = logging.getLogger("countsdiff")
+from countsdiff.model._base import CellModel
+from countsdiff.model._missing import DEEPEN, DENOISE
+from countsdiff.model._predict import Request
 
 Output = Literal["mean", "median", "log_mean", "sample"]
-_COVARIATES = (
-    REGISTRY_KEYS.BATCH_KEY,
-    REGISTRY_KEYS.LABELS_KEY,
-    REGISTRY_KEYS.CAT_COVS_KEY,
-    REGISTRY_KEYS.CONT_COVS_KEY,
-    REGISTRY_KEYS.SIZE_FACTOR_KEY,
-)
 
 
-class PredictiveModel(BaseModelClass):
-    """Base of a model whose module holds an averaged denoiser: everything but set-up and training."""
+class PredictiveModel(CellModel):
+    """Imputation, denoising and virtual depth."""
 
     def impute(
         self,
@@ -172,6 +156,60 @@ class PredictiveModel(BaseModelClass):
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
         return self._predict(adata, indices, DENOISE, request, guidance_scale, key_added, inplace, batch_size)
 
+    def deepen(
+        self,
+        adata: AnnData | None = None,
+        *,
+        depth: float = 4.0,
+        indices: Sequence[int] | None = None,
+        output: Literal["mean", "sample"] = "mean",
+        n_samples: int = 1,
+        guidance_scale: float = 1.0,
+        key_added: str = "deepened",
+        inplace: bool = True,
+        seed: int = 0,
+        batch_size: int | None = None,
+        return_std: bool = False,
+        interval: float | None = None,
+    ) -> NDArray | dict[str, NDArray] | None:
+        """Predict what every cell would show if it were sequenced more deeply.
+
+        The counts it has, plus those that ``depth`` − 1 further looks at it would find: births with mean (depth − 1) λ,
+        λ being its denoised expression (docs/theory). Counts only ever grow. An entry that is missing in the data gets
+        all of its counts, depth · λ, from the model.
+
+        Parameters
+        ----------
+        depth
+            Depth wanted, relative to the cell's own; at least 1, where nothing is added.
+        output
+            ``"mean"``, or ``"sample"`` for whole numbers, independent given the cell's expression.
+        key_added
+            Layer to write, and name of the record in ``adata.uns["countsdiff"]``.
+        adata, indices, n_samples, guidance_scale, inplace, seed, batch_size, return_std, interval
+            As for :meth:`impute`.
+
+        Returns
+        -------
+        As :meth:`impute`.
+
+        Raises
+        ------
+        ValueError
+            If the depth is below 1, or the output is another one.
+
+        Examples
+        --------
+        >>> model.deepen(depth=4)
+        >>> adata.layers["deepened"]
+        """
+        if output not in ("mean", "sample"):
+            raise ValueError(f"deepen gives output='mean' or 'sample'; got {output!r}.")
+        if not depth >= 1.0:
+            raise ValueError(f"deepen adds counts: depth must be at least 1; got {depth}. Thin the counts to go below.")
+        request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
+        return self._predict(adata, indices, DEEPEN, request, guidance_scale, key_added, inplace, batch_size)
+
     def _request(
         self,
         *,
@@ -196,83 +234,3 @@ class PredictiveModel(BaseModelClass):
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
         repaint = RepaintConfig(n_resample, jump) if method == "repaint" else None
         return Request(output, n_samples, sampler, seed, 1.0, return_std, interval, repaint)
-
-    def _predict(
-        self,
-        adata,
-        indices,
-        missing,
-        request: Request,
-        guidance_scale: float,
-        key_added: str,
-        inplace: bool,
-        batch_size,
-    ):
-        self._check_if_trained(warn=False)
-        adata = self.adata if adata is None else adata
-        if adata is None:
-            raise ValueError("The model was loaded without data; give the data to impute.")
-        cells = self._cells(adata)
-        task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
-        if task.evidence and self.module.denoiser.head == "x0":
-            raise ValueError(
-                "The 'x0' head predicts what is missing and says nothing about observed entries; "
-                "denoise with head='gamma' or 'rate'."
-            )
-        denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
-        predictor = Predictor(denoiser, cells, task, request, self.device)
-        names = [key_added + suffix for suffix in request.names()]
-        chosen = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
-        rows = np.arange(adata.n_obs) if inplace else chosen
-        is_chosen = np.isin(rows, chosen)
-        collector = Collector(len(names), as_sparse=inplace and sparse.issparse(get_layer(adata, self._layer())))
-        n_rewritten = 0
-        for block in cells.reader.chunks(np.arange(len(rows)), batch_size or 2048):
-            matrices, rewritten = predictor(rows[block], is_chosen[block])
-            n_rewritten += int(rewritten.sum())
-            collector.add(matrices)
-        results = dict(zip(names, collector.matrices(), strict=True))
-        logger.info("Rewrote %d entries of %d cells × %d genes.", n_rewritten, len(chosen), adata.n_vars)
-        if inplace:
-            provenance = {
-                "model": type(self).__name__,
-                "layer": self._layer() or "X",
-                "n_imputed": n_rewritten,
-                "guidance_scale": guidance_scale,
-                **request.provenance(),
-                **task.provenance(),
-            }
-            write_layers(adata, key_added, results, provenance)
-            return None
-        return as_arrays(results, key_added, request.n_samples)
-
-    def _cells(self, adata: AnnData) -> Cells:
-        """Check `adata` against the model and gather what prediction needs."""
-        layer = self._layer()
-        columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
-        check_counts(adata, layer)
-        adata = self._validate_anndata(adata)
-        manager = self.get_anndata_manager(adata, required=True)
-        tensors = {}
-        for key in _COVARIATES:
-            if key in manager.data_registry:
-                tensors[key] = torch.as_tensor(np.asarray(manager.get_from_registry(key)))
-        categories, continuous = self.module.covariates(tensors)
-        missing_layer = self._setup_args().get("missing_layer")
-        missing = adata.layers[missing_layer] if missing_layer in adata.layers else None
-        reader = CellReader(
-            as_row_access(get_layer(adata, layer)),
-            None if missing is None else as_row_access(missing),
-            columns,
-        )
-        has_labels = self._setup_args().get("labels_key") is not None
-        labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
-        return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
-
-    def _setup_args(self) -> dict[str, Any]:
-        args: dict[str, Any] = self.registry_["setup_args"]
-        return args
-
-    def _layer(self) -> str | None:
-        layer: str | None = self._setup_args()["layer"]
-        return layer

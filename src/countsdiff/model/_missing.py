@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -22,11 +23,14 @@ class Task:
         Whether observed entries are evidence about themselves: they are then re-estimated rather than taken as known.
     rewrite
         Which entries get the model's answer: those missing, also the zeros, or all of them.
+    adds
+        Whether the answer adds to the observed counts, which then stay, instead of standing for a fresh look.
     """
 
     hidden: object | None
     evidence: bool
     rewrite: str  # "missing" | "zeros" | "all"
+    adds: bool = False
 
     def rewritten(self, counts: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Entries of a block of rows that get the model's answer."""
@@ -36,7 +40,7 @@ class Task:
 
     def provenance(self) -> dict:
         """Settings as plain values, for the record."""
-        return {"rewrite": self.rewrite, "evidence": self.evidence}
+        return {"rewrite": self.rewrite, "evidence": self.evidence, "adds": self.adds}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ class LabelZeros:
         return self.reader.restore((counts == 0) & ~missing & self.detected[self.labels[rows]])
 
 
+GENERATE = Task(hidden=None, evidence=False, rewrite="all")
 DENOISE = Task(hidden=None, evidence=True, rewrite="all")
+DEEPEN = Task(hidden=None, evidence=True, rewrite="all", adds=True)
 
 
 def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray[np.intp] | None = None) -> Task:
@@ -114,6 +120,8 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
             if labels is None:
                 raise ValueError("missing='label_zeros' goes by labels; register them: setup_anndata(labels_key=...).")
             return Task(LabelZeros.find(reader, labels), evidence=False, rewrite="missing")
+        if isinstance(adata, MuData):
+            raise ValueError(f"missing={missing!r} is no rule; give matrices by modality, missing={{'rna': matrix}}.")
         if missing not in adata.layers:
             raise KeyError(
                 f"missing={missing!r} is neither 'zeros', 'all', 'label_zeros' nor a layer; adata.layers has "
@@ -122,10 +130,10 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         hidden = as_row_access(get_layer(adata, missing))
     else:
         hidden = as_row_access(missing) if sparse.issparse(missing) else np.asarray(missing)
-    if hidden.shape != adata.shape:
+    if hidden.shape != reader.counts.shape:
         raise ValueError(
-            f"missing has shape {hidden.shape}, the data {adata.shape}: it needs one entry per cell and gene, in the "
-            "same order."
+            f"missing has shape {hidden.shape}, the data {reader.counts.shape}: it needs one entry per cell and gene, "
+            "in the same order."
         )
     _check_boolean(hidden)
     return Task(hidden, evidence=False, rewrite="missing")

@@ -16,10 +16,11 @@ from countsdiff.core.process import noise
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
-from countsdiff.nn import BackboneName, get_backbone
+from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
+_SHARE_GROUP_HIDDEN = 0.25  # of each modality's cells, hidden as a whole
 # weight of cells not trained on when levels and when shapes are calibrated, see countsdiff.core.calibration
 _HELD_OUT_LEVEL, _HELD_OUT_SHAPE = 1 / 5, 1 / 3
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
@@ -46,6 +47,8 @@ class CountsDiffModule(BaseModuleClass):
         :class:`~countsdiff.core.loss.TimeSampler`.
     backbone, width, depth, dropout
         See :func:`~countsdiff.nn.get_backbone`.
+    group_sizes
+        Numbers of variables of each modality, see :class:`~countsdiff.core.denoiser.Denoiser`.
     ema_decay
         Decay of the averaged weights, which are those that predict.
     has_size_factor
@@ -75,6 +78,7 @@ class CountsDiffModule(BaseModuleClass):
         width: int | None = None,
         depth: int | None = None,
         dropout: float | None = None,
+        group_sizes: Sequence[int] | None = None,
         ema_decay: float = 0.995,
         has_size_factor: bool = False,
     ):
@@ -87,6 +91,7 @@ class CountsDiffModule(BaseModuleClass):
             n_input,
             [n_per_covariate[i] for i in self._informative],
             n_continuous_cov + has_size_factor,
+            n_groups=len(group_sizes or [n_input]),
             width=width,
             depth=depth,
             dropout=dropout,
@@ -96,6 +101,7 @@ class CountsDiffModule(BaseModuleClass):
             torch.ones(n_input) if mean is None else mean,
             torch.ones(n_input) if dispersion is None else dispersion,
             head,
+            group_sizes,
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
         self.times = TimeSampler(get_schedule(schedule), weight, spacing)
@@ -106,6 +112,18 @@ class CountsDiffModule(BaseModuleClass):
         self.register_buffer(
             "continuous_scale", torch.ones(n_continuous_cov) if continuous_scale is None else continuous_scale
         )
+
+    def adopt(self, reference: "CountsDiffModule") -> None:
+        """Take over the weights of a reference, whose covariates may have fewer categories."""
+        known = reference._informative
+        origins = [known.index(covariate) if covariate in known else None for covariate in self._informative]
+        state = {name: value for name, value in reference.state_dict().items() if ".backbone." not in name}
+        for own, theirs, prefix in (
+            (self.denoiser, reference.denoiser, "denoiser.backbone."),
+            (self.averaged.module, reference.averaged.module, "averaged.module.backbone."),
+        ):
+            state |= {prefix + k: v for k, v in adopted_state(own.backbone, theirs.backbone, origins).items()}
+        self.load_state_dict(state)
 
     def covariates(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Codes of the informative categorical covariates, and standardised continuous ones."""
@@ -281,12 +299,13 @@ class CountsDiffModule(BaseModuleClass):
         counts, means, shapes = (torch.cat(result) for result in results)
         return counts, means, shapes
 
-    @staticmethod
-    def _observed(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         counts = tensors[REGISTRY_KEYS.X_KEY]
         observed = ~counts.isnan()
         if KEYS.MISSING in tensors:
             observed &= tensors[KEYS.MISSING] == 0
+        if KEYS.PRESENT in tensors:
+            observed &= tensors[KEYS.PRESENT][:, self.denoiser.group] > 0
         # columns first (CSC data) would be summed in another order, and round differently
         return torch.where(observed, counts, 0.0).contiguous(), observed.contiguous()
 
@@ -306,6 +325,8 @@ class CountsDiffModule(BaseModuleClass):
         if share_hidden is not None:
             share = torch.full_like(share, share_hidden)
         hidden = uniform(*counts.shape) < share
+        if self.denoiser.n_groups > 1:  # nothing but this teaches to predict one modality from the others
+            hidden |= (uniform(n_obs, self.denoiser.n_groups) < _SHARE_GROUP_HIDDEN)[:, self.denoiser.group]
         known, noised = observed & ~hidden, observed & hidden
         categories, continuous = self.covariates(tensors)
         unconditional = uniform(n_obs, 1) < _SHARE_UNCONDITIONAL

@@ -1,10 +1,13 @@
 """Runs a trained module over cells, block by block, and puts the answers together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 
 from countsdiff.core.counting import CountLaw
@@ -12,7 +15,7 @@ from countsdiff.core.denoiser import Context, DenoiserFn
 from countsdiff.core.estimators import log_mean
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import RepaintConfig, repaint
-from countsdiff.core.sampler import SamplerConfig, sample
+from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
 from countsdiff.model._data import CellReader
 from countsdiff.model._missing import Task
 
@@ -27,7 +30,7 @@ class Request:
     Attributes
     ----------
     output
-        One of ``OUTPUTS``.
+        One of ``OUTPUTS``, or ``"rate"``: draws of the rate of which the counts are Poisson.
     n_samples
         Number of draws for ``output="sample"``.
     sampler
@@ -35,7 +38,7 @@ class Request:
     seed
         Seed of the samples.
     depth
-        Depth of the replicate that ``evidence`` tasks predict, relative to the cell's own.
+        Depth that ``evidence`` tasks predict, relative to the cell's own.
     return_std, interval
         Whether to add standard deviations; coverage of the equal-tailed interval to add, or ``None``.
     repaint
@@ -52,11 +55,11 @@ class Request:
     repaint: RepaintConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.output not in OUTPUTS:
+        if self.output not in (*OUTPUTS, "rate"):
             raise ValueError(f"Unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}.")
         if self.n_samples < 1:
             raise ValueError(f"n_samples must be at least 1; got {self.n_samples}.")
-        if self.n_samples > 1 and self.output != "sample":
+        if self.n_samples > 1 and self.output not in ("sample", "rate"):
             raise ValueError(f"n_samples={self.n_samples} needs output='sample'; {self.output!r} has one answer.")
         if self.interval is not None and not 0.0 < self.interval < 1.0:
             raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {self.interval}.")
@@ -129,14 +132,25 @@ class Predictor:
         What to write there.
     device
         Where the network lives.
+    callback
+        Called after every step of a reverse path, see :func:`~countsdiff.core.sampler.sample`.
     """
 
-    def __init__(self, denoiser: DenoiserFn, cells: Cells, task: Task, request: Request, device: torch.device):
+    def __init__(
+        self,
+        denoiser: DenoiserFn,
+        cells: Cells,
+        task: Task,
+        request: Request,
+        device: torch.device,
+        callback: Callable[[SamplerState], None] | None = None,
+    ):
         self.denoiser = denoiser
         self.cells = cells
         self.task = task
         self.request = request
         self.device = device
+        self.callback = callback
         self.tile = 256 if device.type == "cpu" else 2048
 
     @torch.inference_mode()
@@ -202,20 +216,22 @@ class Predictor:
         if request.output == "sample" and not self.task.evidence:
             generators = [RowGenerator(request.seed, keys, stream) for stream in range(request.n_samples)]
             if request.repaint is None:
-                results += [sample(self.denoiser, context, g, request.sampler) for g in generators]
+                results += [sample(self.denoiser, context, g, request.sampler, self.callback) for g in generators]
             else:
                 results += [repaint(self.denoiser, context, g, request.sampler, request.repaint) for g in generators]
         if len(results) < len(request.names()):
-            law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(request.depth)
+            # where the task adds to what was observed, that is kept, and one look of `depth` has been taken already
+            base, exposure = x_t * self.task.adds, request.depth - context.noised.to(x_t.dtype) * self.task.adds
+            law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(exposure)
             if not results:
                 wanted = context.noised & (x_t == 0) if self.task.rewrite == "zeros" else context.noised
                 kept = ((context.counts + x_t) * ~wanted).sum(1, keepdim=True)
-                results += _summarise(law, wanted, kept, request, keys)
+                results += [base + born for born in _summarise(law, wanted, kept, request, keys)]
             if request.return_std:
                 results.append(law.std)
             if request.interval is not None:
                 tail = (1.0 - request.interval) / 2.0
-                results += [law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
+                results += [base + law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
         return [r[: len(rows)].cpu().numpy() for r in results]
 
     def _context(
@@ -251,7 +267,14 @@ def _summarise(law: CountLaw, wanted: Tensor, kept: Tensor, request: Request, ke
     if request.output == "log_mean":
         total = kept + (law.mean * wanted).sum(1, keepdim=True)
         return [log_mean(law, _REFERENCE_DEPTH / total.clamp(min=1e-6), wanted)]
+    draw = law.quantile if request.output == "sample" else partial(_rate_quantile, law)
     n_vars = law.mean.shape[1]
-    return [
-        law.quantile(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)
-    ]
+    return [draw(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)]
+
+
+def _rate_quantile(law: CountLaw, u: Tensor) -> Tensor:
+    """Quantiles of the rate of which a count is Poisson: gamma, or the mean itself where the head knows no shape."""
+    if law.shape is None:
+        return law.mean
+    shape, mean = law.shape.cpu().double(), law.mean.cpu().double()
+    return (torch.as_tensor(special.gammaincinv(shape, u.cpu().double())) * mean / shape).to(u)

@@ -1,6 +1,7 @@
 """What the denoiser needs to know of a data set before it is trained: one mean and one dispersion per gene."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +20,15 @@ class GeneStatistics:
     dispersion: torch.Tensor
 
 
-def gene_statistics(reader: CellReader, n_vars: int) -> GeneStatistics:
+def gene_statistics(reader: CellReader, group_sizes: Sequence[int]) -> GeneStatistics:
+    """Statistics of every group of variables, whose cells have a size factor of their own, one after the other."""
+    ends = np.cumsum(group_sizes)
+    columns = [np.arange(end - n, end) for end, n in zip(ends, group_sizes, strict=True)]
+    parts = [_group_statistics(reader if len(ends) == 1 else replace(reader, columns=c), len(c)) for c in columns]
+    return GeneStatistics(torch.cat([p.mean for p in parts]), torch.cat([p.dispersion for p in parts]))
+
+
+def _group_statistics(reader: CellReader, n_vars: int) -> GeneStatistics:
     """Estimate means and dispersions by moments from the observed entries of (at most 20,000 evenly spaced) cells.
 
     A gene that is never observed, or never detected, gets a small mean instead of zero, so that its logarithm exists.

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from countsdiff.nn.embed import CovariateEmbedding
 from countsdiff.nn.gene_mlp import GeneMLP
 from countsdiff.nn.gene_transformer import GeneTransformer
 
@@ -25,7 +26,7 @@ def get_backbone(
     n_vars, n_categories, n_continuous
         Numbers of genes, of the categories of each categorical covariate, and of continuous covariates.
     **size
-        ``width``, ``depth``, ``dropout``; None for the backbone's own default.
+        ``n_groups``, ``width``, ``depth``, ``dropout``; None for the backbone's own default.
 
     Raises
     ------
@@ -38,4 +39,32 @@ def get_backbone(
     return _BACKBONES[name](n_vars, n_categories, n_continuous, **chosen)
 
 
-__all__ = ["BackboneName", "GeneMLP", "GeneTransformer", "get_backbone"]
+def adopted_state(backbone: nn.Module, reference: nn.Module, origins: Sequence[int | None]) -> dict[str, Tensor]:
+    """Weights with which a backbone answers as a reference that knows fewer covariates or categories.
+
+    Parameters
+    ----------
+    backbone, reference
+        Backbones of the same kind and size.
+    origins
+        For each categorical covariate its number in the reference, or ``None`` if that does not have it.
+    """
+    own_covariates, known_covariates = backbone.covariates, reference.covariates
+    assert isinstance(own_covariates, CovariateEmbedding)
+    assert isinstance(known_covariates, CovariateEmbedding)
+    own, known = backbone.state_dict(), reference.state_dict()
+    tables, positions = own_covariates.adopted_tables(known_covariates, origins)
+    adopted = {f"covariates.{name}": table for name, table in tables.items()}
+    for name, weight in own.items():
+        if name in adopted:
+            continue
+        adopted[name] = known[name]
+        if weight.shape != known[name].shape:  # a layer whose last inputs are the features of the covariates
+            n_before = known[name].shape[1] - len(positions)
+            adopted[name] = weight.clone()
+            adopted[name][:, :n_before] = known[name][:, :n_before]
+            adopted[name][:, n_before + positions] = known[name][:, n_before:]
+    return adopted
+
+
+__all__ = ["BackboneName", "GeneMLP", "GeneTransformer", "adopted_state", "get_backbone"]

@@ -27,6 +27,7 @@ class CovariateEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=0.3)
         self.tables = nn.ModuleList(tables)
         self.n_continuous = n_continuous
+        self.dim = dim
         self.n_features = dim * len(n_categories) + 2 * n_continuous
 
     def forward(self, categories: Tensor, continuous: Tensor) -> Tensor:
@@ -46,6 +47,39 @@ class CovariateEmbedding(nn.Module):
         unknown = continuous.isnan()
         features += [continuous.nan_to_num(), unknown.to(continuous.dtype)]
         return torch.cat(features, dim=1)
+
+    def adopted_tables(
+        self, reference: "CovariateEmbedding", origins: Sequence[int | None]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Tables that say what those of a reference say, and where its features are among the own ones.
+
+        A category that the reference does not know gets its row for "unknown". A covariate it does not know gets zeros,
+        which add nothing to the layer behind.
+
+        Parameters
+        ----------
+        reference
+            Embedding of as many or fewer covariates and categories, the first ones of each being the same.
+        origins
+            For each table the number of the reference's table, or ``None``.
+
+        Returns
+        -------
+        tuple
+            Tables by their names in the state dict, and the positions of the reference's features, in its order.
+        """
+        tables, positions = {}, [torch.empty(0, dtype=torch.int64) for _ in reference.tables]
+        start, dim = 0, self.dim
+        for i, (n, origin) in enumerate(zip(self.n_categories, origins, strict=True)):
+            rows = torch.zeros(n + 1, dim)
+            if origin is not None:
+                known = reference.state_dict()[f"tables.{origin}.weight"]
+                rows[:] = known[-1]
+                rows[: len(known) - 1] = known[:-1]
+                positions[origin] = torch.arange(start, start + dim)
+            tables[f"tables.{i}.weight"] = rows
+            start += dim
+        return tables, torch.cat([*positions, torch.arange(start, self.n_features)])
 
 
 class FiLM(nn.Module):

@@ -25,6 +25,8 @@ class GeneMLP(nn.Module):
         Number of categories of each categorical covariate.
     n_continuous
         Number of continuous covariates.
+    n_groups
+        Number of groups of variables with a size factor of their own.
     width
         Hidden width.
     depth
@@ -39,13 +41,14 @@ class GeneMLP(nn.Module):
         n_categories: Sequence[int] = (),
         n_continuous: int = 0,
         *,
+        n_groups: int = 1,
         width: int = 256,
         depth: int = 2,
         dropout: float = 0.2,
     ):
         super().__init__()
         self.covariates = CovariateEmbedding(n_categories, n_continuous)
-        self.condition = nn.Sequential(nn.Linear(3 + self.covariates.n_features, _CONDITION), nn.SiLU())
+        self.condition = nn.Sequential(nn.Linear(1 + 2 * n_groups + self.covariates.n_features, _CONDITION), nn.SiLU())
         self.encode = nn.Linear(2 * n_vars, width)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))

@@ -30,6 +30,8 @@ class GeneTransformer(nn.Module):
         Number of categories of each categorical covariate.
     n_continuous
         Number of continuous covariates.
+    n_groups
+        Number of groups of variables with a size factor of their own.
     width
         Length of a token, a multiple of 16.
     depth
@@ -49,6 +51,7 @@ class GeneTransformer(nn.Module):
         n_categories: Sequence[int] = (),
         n_continuous: int = 0,
         *,
+        n_groups: int = 1,
         width: int = 64,
         depth: int = 3,
         dropout: float = 0.1,
@@ -61,7 +64,7 @@ class GeneTransformer(nn.Module):
         self.continuous = nn.Linear(2 * n_continuous, width) if n_continuous > 0 else None
         self.genes = nn.Parameter(0.3 * torch.randn(n_vars, width))
         self.seen = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
-        self.summary = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width))
+        self.summary = nn.Sequential(nn.Linear(1 + 2 * n_groups, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         # a reading of its own for every gene; zero, so that the untrained network adds nothing

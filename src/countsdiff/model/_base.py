@@ -1,0 +1,177 @@
+"""What every verb of the model needs: cells checked against the model, run through its network, and written back."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from mudata import MuData
+from numpy.typing import NDArray
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.model.base import BaseModelClass
+
+from countsdiff.core.guidance import ClassifierFreeGuidance
+from countsdiff.core.sampler import SamplerState
+from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer, row_keys
+from countsdiff.model._missing import Task, resolve_missing
+from countsdiff.model._modalities import Modalities, joint_matrices
+from countsdiff.model._predict import Cells, Predictor, Request
+from countsdiff.model._write import Collector, as_arrays, write_layers
+
+logger = logging.getLogger("countsdiff")
+
+_COVARIATES = (
+    REGISTRY_KEYS.BATCH_KEY,
+    REGISTRY_KEYS.LABELS_KEY,
+    REGISTRY_KEYS.CAT_COVS_KEY,
+    REGISTRY_KEYS.CONT_COVS_KEY,
+    REGISTRY_KEYS.SIZE_FACTOR_KEY,
+)
+
+
+class CellModel(BaseModelClass):
+    """Base of a model whose module holds an averaged denoiser."""
+
+    def _predict(
+        self,
+        adata,
+        indices,
+        missing,
+        request: Request,
+        guidance_scale: float,
+        key_added: str,
+        inplace: bool,
+        batch_size,
+    ):
+        self._check_if_trained(warn=False)
+        adata = self._adata_or_own(adata)
+        cells = self._cells(adata)
+        modalities = self._modalities()
+        if isinstance(missing, Mapping) and isinstance(adata, MuData) and modalities is not None:
+            missing = modalities.join(adata, missing)
+        task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
+        if task.evidence:
+            self._check_denoises()
+        names = [key_added + suffix for suffix in request.names()]
+        chosen = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+        rows = np.arange(adata.n_obs) if inplace else chosen
+        collector = Collector(len(names), as_sparse=inplace and sparse.issparse(cells.reader.counts))
+        n_rewritten = self._run(
+            cells, task, request, guidance_scale, collector, rows, np.isin(rows, chosen), batch_size
+        )
+        results = dict(zip(names, collector.matrices(), strict=True))
+        logger.info("Rewrote %d entries of %d cells × %d genes.", n_rewritten, len(chosen), adata.n_vars)
+        if inplace:
+            provenance = {
+                "model": type(self).__name__,
+                "layer": self._layer() or "X",
+                "n_imputed": n_rewritten,
+                "guidance_scale": guidance_scale,
+                **request.provenance(),
+                **task.provenance(),
+            }
+            if modalities is not None:
+                for name in list(results):
+                    modalities.write(adata, name, results.pop(name))
+            write_layers(adata, key_added, results, provenance)
+            return None
+        if modalities is not None:
+            parts = {name: modalities.split(matrix) for name, matrix in results.items()}
+            return {
+                m: as_arrays({name: part[m] for name, part in parts.items()}, key_added, request.n_samples)
+                for m in modalities.var_names
+            }
+        return as_arrays(results, key_added, request.n_samples)
+
+    def _run(
+        self,
+        cells: Cells,
+        task: Task,
+        request: Request,
+        guidance_scale: float,
+        collector: Collector,
+        rows: NDArray[np.intp],
+        chosen: NDArray[np.bool_],
+        batch_size: int | None,
+        callback: Callable[[SamplerState], None] | None = None,
+    ) -> int:
+        """Collect the answers for `rows`, of which the `chosen` ones are rewritten; return the number of entries."""
+        denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
+        predictor = Predictor(denoiser, cells, task, request, self.device, callback)
+        n_rewritten = 0
+        for block in cells.reader.chunks(np.arange(len(rows)), batch_size):
+            matrices, rewritten = predictor(rows[block], chosen[block])
+            n_rewritten += int(rewritten.sum())
+            collector.add(matrices)
+        return n_rewritten
+
+    def _adata_or_own(self, adata: AnnData | None) -> AnnData:
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model was loaded without data; give the data to predict.")
+        return adata
+
+    def _anndata_or_own(self, adata: AnnData | None) -> AnnData:
+        adata = self._adata_or_own(adata)
+        if not isinstance(adata, AnnData):
+            raise TypeError("This takes AnnData, not MuData: set up a model of one modality.")
+        return adata
+
+    def _check_denoises(self) -> None:
+        if self.module.denoiser.head == "x0":
+            raise ValueError(
+                "The 'x0' head predicts what is missing and says nothing about observed entries; "
+                "denoise with head='gamma' or 'rate'."
+            )
+
+    def _cells(self, adata: AnnData) -> Cells:
+        """Check `adata` against the model and gather what prediction needs."""
+        columns = None
+        if self._modalities() is None:
+            columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
+            check_counts(adata, self._layer())
+        elif not isinstance(adata, MuData):
+            raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
+        adata = self._validate_anndata(adata)
+        manager = self.get_anndata_manager(adata, required=True)
+        tensors = {}
+        for key in _COVARIATES:
+            if key in manager.data_registry:
+                tensors[key] = torch.as_tensor(np.asarray(manager.get_from_registry(key)))
+        categories, continuous = self.module.covariates(tensors)
+        has_labels = self._setup_args().get("labels_key") is not None
+        labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
+        reader = replace(self._reader(adata), columns=columns)
+        return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
+
+    def _reader(self, adata: AnnData | MuData) -> CellReader:
+        """Counts of registered data, in the order they have."""
+        modalities = self._modalities()
+        if modalities is not None:
+            return CellReader(*joint_matrices(adata, modalities.sizes))
+        missing_layer = self._setup_args().get("missing_layer")
+        missing = adata.layers[missing_layer] if missing_layer in adata.layers else None
+        counts = as_row_access(get_layer(adata, self._layer()))
+        return CellReader(counts, None if missing is None else as_row_access(missing))
+
+    def _modalities(self) -> Modalities | None:
+        """Variables of every modality; ``None`` for AnnData."""
+        var_names = self._state(REGISTRY_KEYS.X_KEY).get("var_names")
+        return None if var_names is None else Modalities(var_names)
+
+    def _setup_args(self) -> dict[str, Any]:
+        args: dict[str, Any] = self.registry_["setup_args"]
+        return args
+
+    def _layer(self) -> str | None:
+        layer: str | None = self._setup_args().get("layer")
+        return layer
+
+    def _state(self, key: str) -> dict[str, Any]:
+        """What scvi-tools registered of a field."""
+        state: dict[str, Any] = self.registry_["field_registries"][key]["state_registry"]
+        return state

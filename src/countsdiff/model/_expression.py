@@ -1,0 +1,172 @@
+"""What scvi-tools' users ask of every model: normalised expression, and replicates of their data."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scvi import REGISTRY_KEYS
+
+from countsdiff.core.sampler import SamplerConfig
+from countsdiff.model._base import CellModel
+from countsdiff.model._missing import DENOISE
+from countsdiff.model._predict import Request
+from countsdiff.model._write import Collector
+
+if TYPE_CHECKING:
+    from sparse import GCXS
+
+
+class ExpressionModel(CellModel):
+    """Normalised expression and posterior predictive samples, with scvi-tools' arguments."""
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: str | int | Sequence[str | int] | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        seed: int = 0,
+    ) -> NDArray[np.float32] | pd.DataFrame:
+        """Expression of every cell given all of its counts, at a common depth.
+
+        Parameters
+        ----------
+        adata
+            Data with the genes the model was trained on, in any order. Default: the training data.
+        indices
+            Cells wanted. Default: all.
+        transform_batch
+            Batch to take the cells for instead of their own; several are averaged. The counts stay the evidence they
+            are, whatever the batch.
+        gene_list
+            Genes wanted. Default: all, in the order of `adata`.
+        library_size
+            Sum of a cell over all genes; ``"latent"`` for the cell's own depth.
+        n_samples
+            1: posterior means; more: draws of expression from its posterior, where the head knows one (``"gamma"``).
+        batch_size
+            Cells read at a time; results do not depend on it.
+        return_mean
+            Average the draws.
+        return_numpy
+            Return an array. Default: only where draws are not averaged.
+        seed
+            Seed of the draws.
+
+        Returns
+        -------
+        Data frame or array ``(n_obs, n_genes)``, or an array ``(n_samples, n_obs, n_genes)`` of draws.
+
+        Raises
+        ------
+        ValueError
+            If a gene or batch is unknown.
+        """
+        request = Request("rate" if n_samples > 1 else "mean", n_samples, SamplerConfig(), seed)
+        adata, rates = self._replicates(adata, indices, request, transform_batch, batch_size)
+        if library_size != "latent":
+            rates *= library_size / rates.sum(2, keepdims=True)
+        cells, columns = _positions(adata, indices, gene_list)
+        rates = rates[:, :, columns]
+        expression = rates.mean(0) if return_mean or n_samples == 1 else rates
+        if expression.ndim == 3 and return_numpy is False:
+            raise ValueError("A data frame has no room for several draws; leave return_numpy, or set return_mean=True.")
+        if return_numpy or expression.ndim == 3:
+            return expression
+        return pd.DataFrame(expression, index=adata.obs_names[cells], columns=adata.var_names[columns])
+
+    def posterior_predictive_sample(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: str | int | Sequence[str | int] | None = None,
+        n_samples: int = 1,
+        gene_list: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> "GCXS":
+        """Fresh replicates of every cell, for :class:`scvi.criticism.PosteriorPredictiveCheck`.
+
+        Parameters
+        ----------
+        adata, indices, gene_list, batch_size, seed
+            As for :meth:`get_normalized_expression`.
+        transform_batch
+            Batch to take the cells for instead of their own.
+        n_samples
+            Number of replicates.
+
+        Returns
+        -------
+        Whole numbers, sparse, ``(n_obs, n_genes)`` or, of several samples, ``(n_obs, n_genes, n_samples)``.
+
+        Raises
+        ------
+        ValueError
+            If a gene or batch is unknown, or there are several batches.
+        """
+        import sparse as pydata_sparse  # comes with scvi-tools, and takes a second
+
+        if isinstance(transform_batch, (list, tuple)) and len(transform_batch) > 1:
+            raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(transform_batch)}.")
+        request = Request("sample", n_samples, SamplerConfig(), seed)
+        adata, draws = self._replicates(adata, indices, request, transform_batch, batch_size)
+        draws = np.moveaxis(draws[:, :, _positions(adata, indices, gene_list)[1]], 0, 2)
+        return pydata_sparse.GCXS.from_numpy(draws[:, :, 0] if n_samples == 1 else draws)
+
+    def _replicates(
+        self, adata: AnnData | None, indices: Any, request: Request, transform_batch: Any, batch_size: int | None
+    ) -> tuple[AnnData, NDArray[np.float32]]:
+        """Data, and answers for its cells with all counts as evidence, ``(n_samples, n_obs, n_vars)``."""
+        self._check_if_trained(warn=False)
+        adata = self._anndata_or_own(adata)
+        cells = self._cells(adata)
+        self._check_denoises()
+        rows = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+        total = np.zeros((request.n_samples, len(rows), adata.n_vars), dtype=np.float32)
+        batches = self._batch_codes(transform_batch)
+        for code in batches:
+            categories = cells.categories.clone()
+            if code is not None:
+                categories[:, 0] = code
+            collector = Collector(request.n_samples, as_sparse=False)
+            asked = replace(cells, categories=categories)
+            self._run(asked, DENOISE, request, 1.0, collector, rows, np.ones(len(rows), dtype=bool), batch_size)
+            total += np.stack(collector.matrices())
+        total /= len(batches)
+        return adata, total
+
+    def _batch_codes(self, batches: Any) -> list[int | None]:
+        """Codes of named batches; ``None`` for a cell's own."""
+        if batches is None:
+            return [None]
+        known = list(self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
+        if len(known) < 2:
+            raise ValueError(f"transform_batch={batches!r}: the model knows no batches (batch_key of setup_anndata).")
+        wanted = [batches] if isinstance(batches, (str, int)) else list(batches)
+        unknown = [batch for batch in wanted if batch not in known]
+        if unknown:
+            raise ValueError(f"Batch {unknown[0]!r} is unknown to the model; it knows {known}.")
+        return [known.index(batch) for batch in wanted]
+
+
+def _positions(
+    adata: AnnData, indices: Any, gene_list: Sequence[str] | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the cells and genes wanted."""
+    rows = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+    if gene_list is None:
+        return rows, np.arange(adata.n_vars)
+    columns = adata.var_names.get_indexer(pd.Index(gene_list))
+    if (columns < 0).any():
+        raise ValueError(f"Gene {list(gene_list)[int(np.argmin(columns))]!r} of gene_list is not in the data.")
+    return rows, columns

@@ -1,0 +1,177 @@
+"""MuData as one matrix: the counts of all modalities side by side, and results back where they belong."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from numpy.typing import NDArray
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import BaseAnnDataField, MuDataObsmField
+
+from countsdiff.model._data import KEYS, align_genes, as_row_access, check_counts, get_layer
+
+_COUNTS, _PRESENT = "_countsdiff_counts", "_countsdiff_present"  # in mdata.obsm, beside scvi-tools' own columns
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """Names of the variables of every modality, in the model's order."""
+
+    var_names: Mapping[str, list[str]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of variables of each."""
+        return [len(names) for names in self.var_names.values()]
+
+    def split(self, matrix: Any) -> dict[str, Any]:
+        """Cut a matrix ``(n_obs, n_vars)`` over all variables into one for each modality."""
+        ends = np.cumsum(self.sizes)
+        return {
+            name: matrix[:, end - size : end] for name, size, end in zip(self.var_names, self.sizes, ends, strict=True)
+        }
+
+    def join(self, mdata: MuData, matrices: Mapping[str, Any]) -> sparse.csr_matrix:
+        """Matrices of the modalities, each with the rows and columns of its table, side by side in the model's order.
+
+        A modality that is not given, and cells that a modality lacks, are zeros.
+        """
+        blocks = []
+        for name, names in self.var_names.items():
+            if name not in matrices:
+                blocks.append(sparse.csr_matrix((mdata.n_obs, len(names)), dtype=np.float32))
+                continue
+            table = mdata.mod[name]
+            if matrices[name].shape != table.shape:
+                raise ValueError(
+                    f"The matrix of modality {name!r} has shape {matrices[name].shape}, the modality {table.shape}."
+                )
+            block = sparse.csr_matrix(as_row_access(matrices[name]), dtype=np.float32)
+            columns = align_genes(table.var_names, np.asarray(names))
+            block = block if columns is None else block[:, columns]
+            where, rows = _rows(mdata, name)
+            spread = sparse.csr_matrix((np.ones(len(rows), np.float32), (where, rows)), (mdata.n_obs, table.n_obs))
+            blocks.append(spread @ block)
+        return sparse.hstack(blocks, format="csr")
+
+    def write(self, mdata: MuData, key: str, matrix: Any) -> None:
+        """Put a result over all variables into layer `key` of every modality.
+
+        A table has no rows for cells that its modality lacks: the whole of the modality, for all cells, is in
+        ``mdata.obsm[f"{modality}_{key}"]`` then.
+        """
+        for name, block in self.split(matrix).items():
+            table = mdata.mod[name]
+            columns = align_genes(table.var_names, np.asarray(self.var_names[name]))
+            block = block if columns is None else block[:, np.argsort(columns)]
+            where, rows = _rows(mdata, name)
+            table.layers[key] = block[where][np.argsort(rows)]
+            if len(rows) < mdata.n_obs:
+                mdata.obsm[f"{name}_{key}"] = block
+
+
+@dataclass(frozen=True)
+class AbsentModalities:
+    """Entries of modalities that cells lack, read like a boolean matrix."""
+
+    present: NDArray[np.float32]
+    sizes: list[int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and variables."""
+        return len(self.present), sum(self.sizes)
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Rows of the matrix."""
+        return np.repeat(self.present[rows] == 0, self.sizes, axis=1)
+
+
+class JointCountsField(BaseAnnDataField):
+    """Counts of all modalities, joined in ``mdata.obsm`` when the data are registered.
+
+    Parameters
+    ----------
+    layers
+        Modalities, each with the layer of its counts.
+    """
+
+    registry_key = REGISTRY_KEYS.X_KEY
+    attr_name = "obsm"
+    attr_key = _COUNTS
+    is_empty = False
+
+    def __init__(self, layers: Mapping[str, str | None]):
+        self.layers = layers
+
+    def validate_field(self, mdata: MuData) -> None:
+        """Check all counts."""
+        for name, layer in self.layers.items():
+            if name not in mdata.mod:
+                raise KeyError(f"mdata has no modality {name!r}; it has {list(mdata.mod)}.")
+            check_counts(mdata.mod[name], layer)
+
+    def register_field(self, mdata: MuData) -> dict[str, Any]:
+        """Join the modalities in the order they have."""
+        self.validate_field(mdata)
+        return self._join(mdata, {name: list(mdata.mod[name].var_names) for name in self.layers})
+
+    def transfer_field(self, state_registry: dict, mdata: MuData, **kwargs) -> dict[str, Any]:
+        """Join the modalities of other data in the order of the model."""
+        self.validate_field(mdata)
+        return self._join(mdata, dict(state_registry["var_names"]))
+
+    def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
+        """Return the number of variables."""
+        return {"n_vars": len(state_registry["column_names"])}
+
+    def view_state_registry(self, state_registry: dict) -> None:
+        """Nothing to show."""
+
+    def _join(self, mdata: MuData, var_names: dict[str, list[str]]) -> dict[str, Any]:
+        matrices = {name: get_layer(mdata.mod[name], layer) for name, layer in self.layers.items()}
+        mdata.obsm[_COUNTS] = Modalities(var_names).join(mdata, matrices)
+        mdata.obsm[_PRESENT] = np.stack([mdata.obsmap[name] > 0 for name in var_names], axis=1).astype(np.float32)
+        flat = [f"{name}:{variable}" for name, names in var_names.items() for variable in names]
+        return {"var_names": var_names, "column_names": np.array(flat)}
+
+
+def present_field() -> MuDataObsmField:
+    """Field of which cell has which modality; after :class:`JointCountsField`, which writes it."""
+    return MuDataObsmField(KEYS.PRESENT, _PRESENT, correct_data_format=False)
+
+
+def joint_matrices(mdata: MuData, sizes: list[int]) -> tuple[sparse.csr_matrix, AbsentModalities]:
+    """Counts of registered data, and the entries of modalities that cells lack."""
+    return mdata.obsm[_COUNTS], AbsentModalities(np.asarray(mdata.obsm[_PRESENT]), sizes)
+
+
+def as_mudata(
+    matrix: sparse.csr_matrix, obs: pd.DataFrame, modalities: Modalities, layers: Mapping[str, str | None]
+) -> MuData:
+    """Make data of a matrix over all variables, in ``X`` and the registered layers."""
+    tables = {
+        name: AnnData(
+            block,
+            obs=pd.DataFrame(index=obs.index),
+            var=pd.DataFrame(index=modalities.var_names[name]),
+            layers={} if layers[name] is None else {layers[name]: block.copy()},
+        )
+        for name, block in modalities.split(matrix).items()
+    }
+    mdata = MuData(tables)
+    for column in obs:
+        mdata.obs[column] = obs[column]
+    return mdata
+
+
+def _rows(mdata: MuData, name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Cells of `mdata` that a modality has, and their rows in its table."""
+    row = np.asarray(mdata.obsmap[name]).ravel().astype(np.intp)  # counted from 1, 0 for none
+    where = np.flatnonzero(row)
+    return where, row[where] - 1

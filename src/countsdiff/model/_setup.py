@@ -1,0 +1,158 @@
+"""Registering data with scvi-tools: which matrices and columns hold what."""
+
+from anndata import AnnData
+from mudata import MuData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from scvi.data.fields import (
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    MuDataCategoricalJointObsField,
+    MuDataCategoricalObsField,
+    MuDataNumericalJointObsField,
+    MuDataNumericalObsField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from scvi.utils import setup_anndata_dsp
+
+from countsdiff.model._base import CellModel
+from countsdiff.model._data import KEYS, OptionalLayerField, check_counts, get_layer, require_columns
+from countsdiff.model._modalities import JointCountsField, present_field
+
+
+class RegisteredModel(CellModel):
+    """Set-up of AnnData and MuData."""
+
+    @classmethod
+    @setup_anndata_dsp.dedent
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        missing_layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        **kwargs,
+    ):
+        """%(summary)s.
+
+        Parameters
+        ----------
+        %(param_adata)s
+        %(param_layer)s It has to hold raw counts; NaN marks a missing entry.
+        missing_layer
+            Boolean layer, True where an entry is missing: it is neither looked at nor trained on, whatever its value.
+        %(param_batch_key)s
+        %(param_labels_key)s
+        size_factor_key
+            Column of ``adata.obs`` with size factors known from elsewhere (spike-ins, say). The model estimates size
+            factors from the entries it sees; the logarithm of this column is one more continuous covariate.
+        %(param_cat_cov_keys)s
+        %(param_cont_cov_keys)s
+
+        Raises
+        ------
+        ValueError
+            If a count is negative, infinite or not whole, gene names repeat, or the data are empty.
+        KeyError
+            If a layer or a column of ``adata.obs`` does not exist.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        check_counts(adata, layer)
+        transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
+        if missing_layer is not None and not transferring:
+            get_layer(adata, missing_layer)
+        require_columns(
+            adata,
+            [
+                batch_key,
+                labels_key,
+                size_factor_key,
+                *(categorical_covariate_keys or ()),
+                *(continuous_covariate_keys or ()),
+            ],
+        )
+        fields = [
+            # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+        ]
+        if missing_layer is not None:
+            fields.append(OptionalLayerField(KEYS.MISSING, missing_layer, is_count_data=False))
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        layers: dict[str, str | None] | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        **kwargs,
+    ):
+        """Register counts of several modalities, to be modelled together.
+
+        Each modality has a size factor of its own: how deeply a cell's proteins were counted says nothing of its RNA.
+        Cells may lack modalities; all of their entries are missing then, and get imputed.
+
+        Parameters
+        ----------
+        mdata
+            Annotated counts.
+        layers
+            Modalities to model, each with the layer of its raw counts, or None for ``X``; NaN marks a missing entry.
+            Default: ``X`` of all.
+        batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+            Columns of ``mdata.obs``, as for :meth:`setup_anndata`.
+
+        Raises
+        ------
+        ValueError
+            If a count is negative, infinite or not whole, or names repeat.
+        KeyError
+            If a modality, a layer or a column of ``mdata.obs`` does not exist.
+
+        Notes
+        -----
+        Adds the joint counts to ``mdata.obsm``, sparse: the memory of the counts is needed twice.
+
+        Examples
+        --------
+        >>> CountsDiffImputer.setup_mudata(mdata, layers={"rna": "counts", "prot": None})
+        >>> model = CountsDiffImputer(mdata)
+        >>> model.train()
+        >>> model.impute()
+        >>> mdata["prot"].layers["imputed"]
+        """
+        layers = dict.fromkeys(mdata.mod) if layers is None else layers
+        setup_method_args = cls._get_setup_method_args(**locals())
+        columns = [batch_key, labels_key, size_factor_key]
+        columns += [*(categorical_covariate_keys or ()), *(continuous_covariate_keys or ())]
+        require_columns(mdata, columns)
+        fields = [
+            JointCountsField(layers),
+            present_field(),
+            MuDataCategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            MuDataCategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            MuDataCategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            MuDataNumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            MuDataNumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+        ]
+        checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args, validation_checks=checks)
+        manager.register_fields(mdata, **kwargs)
+        cls.register_manager(manager)

@@ -1,0 +1,194 @@
+"""A trained model on other data: new batches, other genes."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from countsdiff.model._base import CellModel
+from countsdiff.model._data import as_row_access, check_unique, get_layer
+
+logger = logging.getLogger("countsdiff")
+
+UNKNOWN = "unknown"  # category of cells of which a covariate is not known
+
+
+class TransferableModel(CellModel):
+    """Models of query data that start from a reference."""
+
+    starts_from_reference_: bool = False  # saved with the model
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: "str | Path | TransferableModel",
+        *,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Take a trained model to other data; it imputes them at once, and better after some further training.
+
+        Parameters
+        ----------
+        adata
+            Query data, set up like those of the reference. Genes may come in any order. Those that are absent are
+            entries missing in every cell, and get imputed; those the reference does not know are left out. See
+            :meth:`prepare_query_anndata`.
+        reference_model
+            Trained model, or the directory it was saved to.
+        accelerator, device
+            Where to load a saved model, as in :meth:`load`.
+
+        Returns
+        -------
+        A model of the query data, which are ``model.adata``: `adata` itself if it has just the genes and covariates of
+        the reference, else a copy that does.
+
+        Notes
+        -----
+        A new category of a covariate starts where the reference has "unknown", the state that stands for every category
+        at once; :meth:`train` gives it one of its own. Nothing is frozen, as in scArches: the network has no part that
+        only batches pass through. Instead training starts with a smaller learning rate, and without weight decay, which
+        would make it forget genes the query lacks.
+
+        Raises
+        ------
+        ValueError
+            If the data share no gene with the reference, or are no counts.
+        RuntimeError
+            If the reference is not trained.
+
+        Examples
+        --------
+        >>> model = countsdiff.CountsDiffImputer.load_query_data(query, "reference_model")
+        >>> model.impute()  # zero-shot
+        >>> model.train(max_steps=300)
+        >>> model.impute()
+        >>> model.adata.layers["imputed"]
+        """
+        reference = cls._reference(reference_model, accelerator, device)
+        reference._check_if_trained(warn=False)
+        query = cls.prepare_query_anndata(adata, reference)
+        cls.setup_anndata(
+            query,
+            source_registry=reference.registry_,
+            extend_categories=True,
+            allow_missing_labels=True,
+            **reference._setup_args(),
+        )
+        settings = {k: v for k, v in reference.init_params_["non_kwargs"].items() if k != "registry"}
+        model = cls(query, **settings)
+        model.module.adopt(reference.module)
+        model.to_device(reference.device)
+        model.module.eval()
+        model.starts_from_reference_ = model.is_trained_ = True
+        return model
+
+    @classmethod
+    def prepare_query_anndata(cls, adata: AnnData, reference_model: "str | Path | TransferableModel") -> AnnData:
+        """Data with the genes and covariates of a reference, in its order.
+
+        Genes that `adata` lacks are NaN, that is missing, in all cells; genes that the reference does not know are left
+        out. Categorical covariates that `adata` lacks become ``"unknown"``, continuous ones NaN.
+
+        Parameters
+        ----------
+        adata, reference_model
+            As for :meth:`load_query_data`.
+
+        Returns
+        -------
+        `adata` itself where nothing has to be done, else a new AnnData with the counts, ``obs``, ``obsm`` and ``uns``.
+
+        Raises
+        ------
+        ValueError
+            If the data share no gene with the reference.
+        """
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Transfer takes AnnData; got {type(adata).__name__}.")
+        reference = cls._reference(reference_model)
+        args = reference._setup_args()
+        missing_columns = _missing_columns(adata, args)
+        check_unique(adata.var_names, "gene")
+        names = pd.Index(reference.get_var_names())
+        positions = adata.var_names.get_indexer(names)
+        if (positions < 0).all():
+            raise ValueError(
+                f"The data share none of the {len(names)} genes of the reference, such as {str(names[0])!r}; they have "
+                f"genes such as {str(adata.var_names[0])!r}. Are they named alike, or cells and genes swapped?"
+            )
+        extra = adata.n_vars - int((positions >= 0).sum())
+        if extra > 0:
+            warnings.warn(
+                f"{extra} of the {adata.n_vars} genes are unknown to the reference, and left out.", stacklevel=2
+            )
+        layer, missing_layer = args["layer"], args.get("missing_layer")
+        in_order = len(positions) == adata.n_vars and (positions == np.arange(adata.n_vars)).all()
+        if in_order and not missing_columns and (missing_layer is None or missing_layer in adata.layers):
+            return adata
+        logger.info("%d of the %d genes of the reference are missing.", int((positions < 0).sum()), len(names))
+        counts = _take_columns(get_layer(adata, layer), positions, np.nan)
+        query = AnnData(
+            counts,
+            obs=adata.obs.assign(**missing_columns),
+            var=pd.DataFrame(index=names),
+            obsm=dict(adata.obsm),
+            uns=dict(adata.uns),
+            layers={} if layer is None else {layer: counts.copy()},
+        )
+        if missing_layer is not None:
+            marks = adata.layers.get(missing_layer, sparse.csr_matrix(adata.shape, dtype=bool))
+            query.layers[missing_layer] = _take_columns(marks, positions, 0.0).astype(bool)
+        for key in [key for key in query.uns if key.startswith("_scvi")]:
+            del query.uns[key]  # the registration belongs to `adata`
+        return query
+
+    @classmethod
+    def _reference(
+        cls, model: "str | Path | TransferableModel", accelerator: str = "auto", device: int | str = "auto"
+    ) -> Self:
+        if isinstance(model, cls):
+            return model
+        loaded: Self = cls.load(str(model), adata=False, accelerator=accelerator, device=device)
+        return loaded
+
+
+def _missing_columns(adata: AnnData, setup_args: dict[str, Any]) -> dict[str, Any]:
+    """Registered columns that ``adata.obs`` lacks, with the values of cells of which nothing is known."""
+    categorical = [setup_args.get("batch_key"), setup_args.get("labels_key")]
+    categorical += setup_args.get("categorical_covariate_keys") or []
+    continuous = [setup_args.get("size_factor_key"), *(setup_args.get("continuous_covariate_keys") or [])]
+    missing = {
+        column: value
+        for columns, value in ((categorical, UNKNOWN), (continuous, np.nan))
+        for column in columns
+        if column is not None and column not in adata.obs
+    }
+    if missing:
+        warnings.warn(f"adata.obs lacks {list(missing)}: taken for unknown in all cells.", stacklevel=3)
+    return missing
+
+
+def _take_columns(matrix: Any, positions: NDArray[np.intp], absent: float) -> Any:
+    """Columns of a matrix as float32, filled with `absent` where the position is negative."""
+    there = positions >= 0
+    if not sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+        taken = np.full((matrix.shape[0], len(positions)), absent, dtype=np.float32)
+        taken[:, there] = matrix[:, positions[there]]
+        return taken
+    found = sparse.csr_matrix(as_row_access(matrix)[:, positions[there]], dtype=np.float32)
+    if there.all():
+        return found
+    shape = (matrix.shape[0], int((~there).sum()))
+    filled = sparse.csr_matrix(shape, dtype=np.float32) if absent == 0.0 else sparse.csr_matrix(np.full(shape, absent))
+    order = np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))
+    return sparse.hstack([found, filled], format="csr", dtype=np.float32)[:, order]

@@ -1,0 +1,61 @@
+"""What all plots share: where to draw, how to end, and how to name a matrix."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy import sparse
+
+BLUE, ORANGE, GREY = "#2a6ebb", "#e07b39", "#8a8a8a"
+
+
+def start(ax: Axes | None, size: tuple[float, float] = (4.2, 3.8)) -> Axes:
+    """Axes to draw on: those given, or new ones."""
+    axes = plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def finish(axes: Any, ax: Any, show: bool | None, save: str | Path | None) -> Any:
+    """Save and show as asked; return the axes.
+
+    Parameters
+    ----------
+    axes
+        Axes drawn on, or several.
+    ax
+        Axes that the caller gave, if any: whoever gives axes shows them, too.
+    show
+        ``None``: show unless axes or a file were given.
+    save
+        File to write.
+    """
+    figure = np.atleast_1d(axes)[0].figure
+    if save is not None:
+        figure.savefig(save, dpi=150, bbox_inches="tight")
+    if show or (show is None and ax is None and save is None):
+        plt.show()
+    return axes
+
+
+def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
+    """A matrix of the shape of `adata`: a layer by its name, ``X`` by ``None``, or the matrix itself.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer; the message lists those there are.
+    ValueError
+        If the shape is another.
+    """
+    if isinstance(which, str) and which not in adata.layers:
+        raise KeyError(f"adata.layers has no {which!r}; it has {list(adata.layers) or 'no layers'}.")
+    matrix = adata.X if which is None else adata.layers[which] if isinstance(which, str) else which
+    array = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
+    if array.shape != adata.shape:
+        raise ValueError(f"The matrix has shape {array.shape}, the data {adata.shape}.")
+    return array

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from countsdiff.metrics import pool_imputations
+
+
+def test_worked_example():
+    # m = 3: estimates 1, 2, 3, variances 1, 1, 2, 20 complete degrees of freedom; Rubin (1987), Barnard & Rubin (1999)
+    pooled = pool_imputations([1.0, 2.0, 3.0], [1.0, 1.0, 2.0], 20.0)
+    within, between = 4 / 3, 4 / 3 * 1.0
+    share = between / (within + between)  # 1/2
+    df_imputation, df_observed = 2 / share**2, 21 / 23 * 20 * (1 - share)  # 8 and 9.13
+    assert pooled.estimate == 2.0
+    assert pooled.variance == pytest.approx(8 / 3)
+    assert pooled.missing_information == pytest.approx(0.5)
+    assert pooled.df == pytest.approx(8 * (210 / 23) / (8 + 210 / 23))
+    assert pooled.df == pytest.approx(1 / (1 / df_imputation + 1 / df_observed))
+    assert pooled.p_value == pytest.approx(2 * stats.t.sf(2 / np.sqrt(8 / 3), pooled.df))
+
+
+def test_equal_imputations_are_measured_data_but_for_the_small_sample_correction():
+    pooled = pool_imputations(np.full((5, 2), 1.5), np.full((5, 2), 0.25), [10.0, 1e9])
+    np.testing.assert_array_equal(pooled.variance, 0.25)
+    np.testing.assert_array_equal(pooled.missing_information, 0.0)
+    np.testing.assert_allclose(pooled.df, [11 / 13 * 10, 1e9])
+
+
+def test_data_that_do_not_vary_have_p_value_one():
+    pooled = pool_imputations(np.zeros((2, 1)), np.zeros((2, 1)), 5.0)
+    assert (pooled.statistic, pooled.p_value) == (0.0, 1.0)
+
+
+def test_coverage_with_half_of_a_sample_missing():
+    # mean of 20 normal numbers of which 10 are missing; proper imputation draws their law from its posterior
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(600):
+        seen = rng.normal(size=10)
+        estimates, variances = [], []
+        for _ in range(8):
+            sigma = seen.std(ddof=1) * np.sqrt(9 / rng.chisquare(9))
+            full = np.r_[seen, rng.normal(seen.mean() + sigma * rng.normal() / np.sqrt(10), sigma, size=10)]
+            estimates.append(full.mean())
+            variances.append(full.var(ddof=1) / 20)
+        covered.append(pool_imputations(estimates, variances, 19.0).p_value > 0.1)
+    assert abs(np.mean(covered) - 0.9) < 0.05  # four standard errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1.0], [1.0], 5.0), "two or more"),
+        (([1.0, 2.0], [1.0], 5.0), r"\(2,\) and \(1,\)"),
+        (([1.0, 2.0], [1.0, -1.0], 5.0), "-1"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pool_imputations(*arguments)

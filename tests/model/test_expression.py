@@ -1,0 +1,162 @@
+"""Expression, replicates and differential expression with scvi-tools' arguments."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from scipy import sparse, stats
+from scvi.criticism import PosteriorPredictiveCheck
+
+from countsdiff import CountsDiffImputer, metrics
+
+
+def dense(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def test_expression_is_the_denoised_mean_at_a_common_depth(trained, query):
+    rates = trained.denoise(query, inplace=False)
+    table = trained.get_normalized_expression(query, library_size="latent")
+    assert list(table.index) == list(query.obs_names)
+    np.testing.assert_allclose(table, rates)
+    np.testing.assert_allclose(trained.get_normalized_expression(query).sum(1), 1.0, rtol=1e-5)
+    part = trained.get_normalized_expression(query, [4, 2], gene_list=["gene7", "gene3"], library_size=100)
+    expected = 100 * rates / rates.sum(1, keepdims=True)
+    np.testing.assert_allclose(part, expected[[4, 2]][:, [7, 3]], rtol=1e-5)
+    assert list(part.columns) == ["gene7", "gene3"]
+
+
+def test_draws_of_expression_have_the_posterior(trained, query):
+    moments = trained.denoise(query, indices=range(5), inplace=False, return_std=True)
+    draws = trained.get_normalized_expression(
+        query, range(5), library_size="latent", n_samples=400, return_mean=False, seed=1
+    )
+    assert draws.shape == (400, 5, 30)
+    mean, variance = moments["denoised"], moments["denoised_std"] ** 2 - moments["denoised"]  # of the rate
+    z = (draws.mean(0) - mean) / np.sqrt(variance / 400)
+    assert np.abs(z).max() < 4.5
+    np.testing.assert_allclose(draws.var(0).sum(), variance.sum(), rtol=0.1)
+    averaged = trained.get_normalized_expression(query, range(5), library_size="latent", n_samples=400, seed=1)
+    np.testing.assert_allclose(averaged, draws.mean(0), rtol=1e-4)
+
+
+def test_batches_are_transformed_and_averaged(trained, query):
+    as_x, as_y, both = (trained.get_normalized_expression(query, transform_batch=b) for b in ("x", "y", ["x", "y"]))
+    in_x = (query.obs["batch"] == "x").to_numpy()
+    own = trained.get_normalized_expression(query)
+    np.testing.assert_array_equal(own[in_x], as_x[in_x])
+    assert (own[~in_x] != as_x[~in_x]).any(axis=None)
+    latent = [trained.get_normalized_expression(query, transform_batch=b, library_size="latent") for b in "xy"]
+    mixed = (latent[0] + latent[1]) / 2
+    np.testing.assert_allclose(both, mixed.div(mixed.sum(1), axis=0), rtol=1e-4)
+    assert (as_x != as_y).any(axis=None)
+
+
+def test_predictive_samples_are_replicates(trained, query):
+    draws = trained.posterior_predictive_sample(query, n_samples=3, seed=2)
+    assert draws.shape == (90, 30, 3)
+    expected = trained.denoise(query, output="sample", n_samples=3, seed=2, inplace=False)
+    np.testing.assert_array_equal(np.moveaxis(draws.todense(), 2, 0), expected)
+    one = trained.posterior_predictive_sample(query, [3, 1], gene_list=["gene2"], seed=2)
+    np.testing.assert_array_equal(one.todense()[:, 0], expected[0][[3, 1], 2])
+
+
+def test_scvi_criticism_takes_the_model(make_adata, train):
+    adata = make_adata()
+    adata.X = adata.X.astype(int)  # scvi-tools 1.4.2 fails on sparse counts of type float
+    model = train(adata)
+    check = PosteriorPredictiveCheck(adata, {"countsdiff": model}, n_samples=2)
+    check.coefficient_of_variation()
+    table = check.metrics["cv_gene"]
+    assert np.corrcoef(table["countsdiff"], table["Raw"])[0, 1] > 0.8
+
+
+def test_arguments_are_those_of_scvi_tools():
+    known = {"self", "adata", "indices", "transform_batch", "gene_list", "n_samples", "batch_size"}
+    for name in ("get_normalized_expression", "posterior_predictive_sample"):
+        ours, theirs = (inspect.signature(getattr(c, name)).parameters for c in (CountsDiffImputer, scvi.model.SCVI))
+        assert known <= set(ours)
+        assert set(ours) - {"seed"} <= set(theirs)
+        shared = [p for p in theirs if p in ours]
+        assert shared == [p for p in ours if p in theirs]  # same order: positional calls work
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"gene_list": ["gene1", "nope"]}, "'nope'"), ({"transform_batch": "q"}, r"'q' is unknown.*'x', 'y', 'z'")],
+)
+def test_unknown_names(trained, query, arguments, message):
+    for method in (trained.get_normalized_expression, trained.posterior_predictive_sample):
+        with pytest.raises(ValueError, match=message):
+            method(query, **arguments)
+
+
+def test_differences_are_pooled_by_rubins_rules(trained, query, hidden):
+    table = trained.differential_expression(query, "kind", "a", n_imputations=3, seed=5)
+    is_a = (query.obs["kind"] == "a").to_numpy()
+    estimates, variances, df = [], [], []
+    for seed in (5, 6, 7):
+        x = metrics.log_normalise(trained.impute(query, output="sample", seed=seed, inplace=False))
+        test = stats.ttest_ind(x[is_a], x[~is_a], equal_var=False)
+        estimates.append(x[is_a].mean(0) - x[~is_a].mean(0))
+        variances.append((estimates[-1] / test.statistic) ** 2)
+        df.append(test.df)
+    pooled = metrics.pool_imputations(estimates, variances, np.mean(df, axis=0))
+    np.testing.assert_allclose(table["difference"], pooled.estimate)
+    np.testing.assert_allclose(table["std_error"] ** 2, pooled.variance)
+    np.testing.assert_allclose(table["df"], pooled.df)
+    np.testing.assert_allclose(table["p_value"], pooled.p_value)
+    assert list(table.index) == list(query.var_names)
+    assert (table["p_adjusted"] >= table["p_value"]).all()
+    assert table["missing_information"].between(0, 1).all()
+    assert (table["missing_information"] > 0).any()
+
+
+def test_every_group_against_the_rest_or_another(trained, query):
+    table = trained.differential_expression(query, "batch", n_imputations=2, n_steps=1)
+    assert set(table["group1"]) == {"x", "y", "z"}
+    assert len(table) == 90
+    x, y = (trained.differential_expression(query, "batch", *g, n_imputations=2, n_steps=1) for g in ("xy", "yx"))
+    np.testing.assert_allclose(x["difference"], -y["difference"])
+    pd.testing.assert_series_equal(x["p_value"], y["p_value"])
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_p_values_are_uniform_or_larger_where_there_is_no_difference(make_adata, train, share):
+    # groups drawn at random, forty times: genes of one grouping depend on each other, groupings do not
+    adata = make_adata(n_obs=160, n_vars=40)
+    adata.layers["hidden"] = np.random.default_rng(1).random(adata.shape) < share
+    model = train(adata, max_steps=100, missing_layer="hidden")
+    rng = np.random.default_rng(2)
+    p_values = []
+    for i in range(40):
+        adata.obs["group"] = rng.permutation(["one", "two"] * 80)
+        table = model.differential_expression(groupby="group", group1="one", n_imputations=3, n_steps=1, seed=100 * i)
+        p_values.append(table["p_value"].to_numpy())
+    for level in (0.01, 0.05, 0.5):
+        rates = (np.array(p_values) < level).mean(1)
+        error = 4 * rates.std() / 40**0.5
+        assert rates.mean() < level + error
+        # groups that the model does not know, and much to impute: larger than uniform (Meng 1994), by no more than this
+        assert rates.mean() > level * (0.8 if share == 0.02 else 0.3) - error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"groupby": "nope"}, KeyError, "'nope'"),
+        ({"groupby": "kind", "group1": "c"}, ValueError, r"'c'.*\['"),
+        ({"groupby": "kind", "n_imputations": 1}, ValueError, "at least 2"),
+        ({"groupby": "kind", "missing": "zeros"}, ValueError, "evidence"),
+    ],
+)
+def test_bad_arguments_of_differential_expression(trained, query, arguments, error, message):
+    with pytest.raises(error, match=message):
+        trained.differential_expression(query, **arguments)
+
+
+def test_nothing_missing_nothing_pooled(make_adata, trained):
+    with pytest.raises(ValueError, match="rank_genes_groups"):
+        trained.differential_expression(make_adata(), "kind")

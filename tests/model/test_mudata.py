@@ -1,0 +1,194 @@
+"""Several modalities in one model: each at its own depth, absent ones imputed, results back where they belong."""
+
+import warnings
+
+import mudata
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy import sparse, stats
+
+from countsdiff import CountsDiffImputer
+from countsdiff.core import Context, Denoiser
+from countsdiff.model._data import CellReader
+from countsdiff.model._statistics import gene_statistics
+
+mudata.set_options(pull_on_update=False)
+N_OBS, LACKING = 300, 60
+
+
+def dense(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def make_mudata(seed: int = 0) -> mudata.MuData:
+    """Two kinds of cells, of different RNA and protein depths; the last sixty lack proteins, ten others peaks."""
+    rng = np.random.default_rng(seed)
+    law = np.random.default_rng(42)
+    kind = rng.integers(2, size=N_OBS)
+    tables = {}
+    for name, n_vars, level in (("rna", 25, 2.0), ("prot", 6, 40.0), ("atac", 80, 0.05)):
+        rates = law.gamma(1.0, level, size=(2, n_vars))
+        depth = rng.gamma(4.0, 0.25, size=(N_OBS, 1))
+        table = AnnData(sparse.csr_matrix(rng.poisson(depth * rates[kind]).astype(np.float32)))
+        table.obs_names = [f"cell{i}" for i in range(N_OBS)]
+        table.var_names = [f"{name}{j}" for j in range(n_vars)]
+        tables[name] = table
+    tables["rna"].layers["counts"] = tables["rna"].X.copy()
+    order = np.random.default_rng(1).permutation(N_OBS - LACKING)
+    tables["prot"] = tables["prot"][order].copy()
+    tables["atac"] = tables["atac"][10:].copy()
+    mdata = mudata.MuData(tables)
+    mdata.obs["kind"] = [f"kind{k}" for k in kind[[int(n[4:]) for n in mdata.obs_names]]]
+    return mdata
+
+
+@pytest.fixture(scope="module")
+def model():
+    mdata = make_mudata()
+    CountsDiffImputer.setup_mudata(mdata, layers={"rna": "counts", "prot": None, "atac": None})
+    model = CountsDiffImputer(mdata, width=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train(max_steps=250, batch_size=32, enable_progress_bar=False)
+    return model
+
+
+def test_every_group_has_a_size_factor_of_its_own(generator):
+    def backbone(evidence):
+        backbone.summary = evidence.summary
+        return torch.zeros_like(evidence.log_ratio), torch.zeros_like(evidence.log_ratio)
+
+    mean, n_rna = torch.tensor([1.0, 3.0, 10.0, 30.0]), 2
+    module = torch.nn.Module()
+    module.forward = backbone
+    denoiser = Denoiser(module, mean, torch.full((4,), 2.0), "rate", [n_rna, 2])
+    counts = torch.tensor([[4.0, 4.0, 20.0, 0.0]])
+    known = torch.tensor([[True, True, True, False]])
+    context = Context(counts, known, ~known, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0))
+    mu = denoiser(torch.zeros(1, 4), torch.zeros(1, 1), context).mean
+    size_rna, size_protein = 8.1 / 4.1, 20.1 / 10.1
+    torch.testing.assert_close(mu, mean * torch.tensor([[size_rna] * 2 + [size_protein] * 2]))
+    expected = [0.0, np.log(size_rna), np.log(size_protein), 1.0, 0.25]
+    torch.testing.assert_close(backbone.summary, torch.tensor([expected], dtype=torch.float32))
+
+
+def test_statistics_are_those_of_each_group_alone():
+    rng = np.random.default_rng(0)
+    counts = np.hstack([rng.poisson(2.0, (50, 4)), rng.poisson(30.0 * rng.gamma(1, 1, (50, 1)), (50, 3))]).astype("f4")
+    joint = gene_statistics(CellReader(counts), [4, 3])
+    parts = [gene_statistics(CellReader(counts[:, s]), [n]) for s, n in ((slice(4), 4), (slice(4, 7), 3))]
+    torch.testing.assert_close(joint.mean, torch.cat([p.mean for p in parts]))
+    torch.testing.assert_close(joint.dispersion, torch.cat([p.dispersion for p in parts]))
+
+
+def test_layers_of_every_modality_keep_what_was_observed(model):
+    mdata = make_mudata()
+    model.impute(mdata)
+    for name, layer in (("rna", "counts"), ("prot", None), ("atac", None)):
+        table = mdata[name]
+        counts = table.X if layer is None else table.layers[layer]
+        np.testing.assert_array_equal(dense(table.layers["imputed"]), dense(counts))
+    assert "rna_imputed" not in mdata.obsm  # no cell lacks RNA
+    proteins = dense(mdata.obsm["prot_imputed"])
+    assert proteins.shape == (N_OBS, 6)
+    there = mdata.obsm["prot"].ravel()
+    names = mdata.obs_names[there]
+    np.testing.assert_array_equal(proteins[there], dense(mdata["prot"][names].X))
+    assert (proteins[~there] > 0).all()
+    assert mdata.uns["countsdiff"]["imputed"]["n_imputed"] == LACKING * 6 + 10 * 80
+
+
+def test_absent_proteins_are_predicted_from_rna(model):
+    # what the cells without proteins have is known: the same draw before they were taken away
+    rng, law = np.random.default_rng(0), np.random.default_rng(42)
+    kind = rng.integers(2, size=N_OBS)
+    law.gamma(1.0, 2.0, size=(2, 25))
+    rates = law.gamma(1.0, 40.0, size=(2, 6))
+    mdata = make_mudata()
+    proteins = model.impute(mdata, inplace=False)["prot"]
+    lacking = [int(n[4:]) for n in mdata.obs_names[~mdata.obsm["prot"].ravel()]]
+    predicted = proteins[~mdata.obsm["prot"].ravel()]
+    error = np.abs(np.log(predicted / rates[kind[lacking]]))
+    wrong = np.abs(np.log(predicted / rates[1 - kind[lacking]]))
+    assert np.median(error) < 0.5 * np.median(wrong)
+    draws = model.impute(mdata, output="sample", n_samples=2, inplace=False)["prot"]
+    assert draws.shape == (2, N_OBS, 6)
+    np.testing.assert_array_equal(draws, np.round(draws))
+
+
+def test_modalities_and_variables_in_another_order(model):
+    mdata = make_mudata()
+    expected = model.impute(mdata, inplace=False)
+    order = np.random.default_rng(0).permutation(25)
+    tables = {name: mdata[name].copy() for name in ("atac", "prot")} | {"rna": mdata["rna"][:, order].copy()}
+    other = mudata.MuData(tables)[mdata.obs_names].copy()
+    model.denoise(other)
+    denoised = model.denoise(mdata, inplace=False)
+    row = {name: i for i, name in enumerate(mdata.obs_names)}
+    for name, table in other.mod.items():
+        columns = order if name == "rna" else slice(None)
+        rows = [row[cell] for cell in table.obs_names]
+        np.testing.assert_allclose(dense(table.layers["denoised"]), denoised[name][rows][:, columns], rtol=1e-5)
+    assert set(expected) == {"rna", "prot", "atac"}
+
+
+def test_hidden_entries_by_modality_are_not_looked_at(model):
+    mdata = make_mudata()
+    hidden = np.random.default_rng(0).random(mdata["prot"].shape) < 0.5
+    before = model.impute(mdata, missing={"prot": hidden}, inplace=False)
+    poisoned = make_mudata()
+    x = dense(poisoned["prot"].X).copy()
+    x[hidden] = 777
+    poisoned["prot"].X = x
+    after = model.impute(poisoned, missing={"prot": hidden}, inplace=False)
+    there = np.flatnonzero(mdata.obsm["prot"].ravel())
+    for m in (before, after):
+        m["prot"] = m["prot"][there][np.argsort(mdata.obsmap["prot"].ravel()[there])]
+    np.testing.assert_array_equal(before["prot"][hidden], after["prot"][hidden])
+    with pytest.raises(ValueError, match="'prot' has shape"):
+        model.impute(mdata, missing={"prot": hidden[:5]})
+
+
+def test_save_load_generate(model, tmp_path):
+    model.save(tmp_path / "model")
+    mdata = make_mudata()
+    loaded = CountsDiffImputer.load(tmp_path / "model", mdata)
+    for name, matrix in model.impute(make_mudata(), inplace=False).items():
+        np.testing.assert_array_equal(loaded.impute(inplace=False)[name], matrix)
+    cells = CountsDiffImputer.load(tmp_path / "model", adata=False).generate(200, n_steps=5)
+    assert {name: table.shape for name, table in cells.mod.items()} == {
+        "rna": (200, 25),
+        "prot": (200, 6),
+        "atac": (200, 80),
+    }
+    assert "counts" in cells["rna"].layers
+    real, generated = (np.log(dense(m["prot"].X).mean(0)) for m in (mdata, cells))
+    assert stats.pearsonr(real, generated).statistic > 0.8
+
+
+def test_covariates_of_mudata(tmp_path):
+    mdata = make_mudata()
+    CountsDiffImputer.setup_mudata(mdata, layers={"rna": None, "prot": None}, labels_key="kind")
+    model = CountsDiffImputer(mdata, width=16)
+    model.train(max_steps=5, batch_size=64, enable_progress_bar=False)
+    assert set(model.impute(inplace=False)) == {"rna", "prot"}
+    assert (model.generate(3, labels="kind1", n_steps=1).obs["kind"] == "kind1").all()
+
+
+def test_bad_input_is_named(model):
+    mdata = make_mudata()
+    mdata["prot"].X = dense(mdata["prot"].X) + 0.5
+    with pytest.raises(ValueError, match="prot0.*not a whole number"):
+        CountsDiffImputer.setup_mudata(mdata)
+    with pytest.raises(KeyError, match="'protein'.*'prot'"):
+        CountsDiffImputer.setup_mudata(make_mudata(), layers={"protein": None})
+    with pytest.raises(ValueError, match="got AnnData"):
+        model.impute(make_mudata()["rna"].copy())
+    with pytest.raises(TypeError, match="AnnData"):
+        model.get_normalized_expression()
+    with pytest.raises(TypeError, match="AnnData"):
+        CountsDiffImputer.load_query_data(make_mudata(), model)
+    with pytest.raises(ValueError, match="setup_mudata"):
+        CountsDiffImputer(make_mudata())

@@ -1,0 +1,144 @@
+"""A model taken to other data says at first just what the reference says, and then learns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from countsdiff import CountsDiffImputer
+from countsdiff.model._missing import resolve_missing
+from countsdiff.model._predict import Predictor, Request
+
+
+def dense(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def fine_tune(model, max_steps=20):
+    model.train(max_steps=max_steps, batch_size=32, enable_progress_bar=False)
+
+
+def test_known_categories_are_predicted_as_by_the_reference(trained, query):
+    expected = trained.impute(query, inplace=False)
+    model = CountsDiffImputer.load_query_data(query, trained)
+    assert model.adata is query
+    np.testing.assert_array_equal(model.impute(inplace=False), expected)
+    draws = [m.impute(query, output="sample", seed=4, inplace=False) for m in (trained, model)]
+    np.testing.assert_array_equal(*draws)
+
+
+def test_new_batches_start_as_unknown_and_known_ones_stay(trained, query):
+    query.obs["batch"] = np.where(np.arange(query.n_obs) < 40, "new", query.obs["batch"])
+    model = CountsDiffImputer.load_query_data(query, trained)
+    predicted = model.impute(inplace=False)
+    # the reference asked with the batch of the new cells unknown
+    known = query.copy()
+    known.obs["batch"] = np.where(known.obs["batch"] == "new", "x", known.obs["batch"])
+    for key in [key for key in known.uns if key.startswith("_scvi")]:
+        del known.uns[key]
+    cells = trained._cells(known)
+    categories = cells.categories.clone()
+    categories[:40, 0] = -1
+    task = resolve_missing(None, known, cells.reader)
+    predictor = Predictor(
+        trained.module.averaged.module, replace(cells, categories=categories), task, Request(), torch.device("cpu")
+    )
+    (expected,), _ = predictor(np.arange(query.n_obs), np.ones(query.n_obs, dtype=bool))
+    np.testing.assert_allclose(predicted, expected, rtol=1e-5)
+    table = model.module.denoiser.backbone.covariates.tables[0].weight
+    assert table.shape[0] == 5  # x, y, z, new, unknown
+    torch.testing.assert_close(table[3], table[4], rtol=0, atol=0)
+
+
+def test_a_reference_of_one_batch_takes_another(make_adata, hidden, train):
+    adata = make_adata()
+    adata.obs["batch"] = "only"
+    adata.obs["kind"] = adata.obs["kind"].to_numpy()
+    reference = train(adata, batch_key="batch", labels_key="kind", continuous_covariate_keys=["age"])
+    expected = reference.impute(missing=hidden, inplace=False)
+    query = make_adata()
+    query.obs["batch"] = "other"
+    model = CountsDiffImputer.load_query_data(query, reference)
+    np.testing.assert_allclose(model.impute(missing=hidden, inplace=False), expected, rtol=1e-4)
+    assert model.module.denoiser.backbone.covariates.n_categories == [2, 2]
+    fine_tune(model)
+    table = model.module.denoiser.backbone.covariates.tables[0].weight
+    assert (table[1] != 0).any()  # the new batch learns
+    assert (table[0] == 0).all()  # the absent one does not
+
+
+def test_genes_in_another_order_absent_or_unknown(trained, query, hidden):
+    with_holes = query.copy()
+    counts = dense(query.X).copy()
+    counts[:, 5:9] = np.nan
+    with_holes.X = counts
+    expected = trained.impute(with_holes, inplace=False)
+    present = np.random.default_rng(0).permutation(np.r_[0:5, 9:30])
+    other = query[:, present].copy()
+    other.var_names = [*other.var_names[:-1], "unheard of"]
+    other.X = sparse.csr_matrix(other.X)
+    with pytest.warns(UserWarning, match="1 of the 26 genes are unknown"):
+        model = CountsDiffImputer.load_query_data(other, trained)
+    lost = present[-1]
+    counts[:, lost] = np.nan
+    with_holes.X = counts
+    expected = trained.impute(with_holes, inplace=False)
+    assert list(model.adata.var_names) == list(trained.get_var_names())
+    model.impute()
+    imputed = dense(model.adata.layers["imputed"])
+    np.testing.assert_allclose(imputed, expected, rtol=1e-5)
+    assert not np.isnan(imputed).any()
+    assert other.shape == (90, 26)
+    assert list(other.obs) == list(query.obs)
+
+
+def test_dense_query_like_sparse_query(trained, query):
+    part = query[:, 3:].copy()
+    as_dense = part.copy()
+    as_dense.X = dense(part.X)
+    results = [CountsDiffImputer.load_query_data(a, trained).impute(inplace=False) for a in (part, as_dense)]
+    np.testing.assert_array_equal(*map(dense, results))
+
+
+def test_covariates_that_are_absent_are_unknown(trained, query):
+    bare = query.copy()
+    bare.obs = bare.obs[[]]
+    with pytest.warns(UserWarning, match="'batch', 'kind', 'age'"):
+        model = CountsDiffImputer.load_query_data(bare, trained)
+    np.testing.assert_allclose(
+        model.impute(inplace=False), trained.impute(query, guidance_scale=0.0, inplace=False), rtol=1e-5
+    )
+    assert list(bare.obs) == []
+
+
+def test_fine_tuning_learns_and_leaves_the_reference_alone(trained, query, make_adata, tmp_path):
+    expected = trained.impute(query, inplace=False)
+    trained.save(tmp_path / "reference")
+    other = make_adata(seed=7)  # other rates
+    other.obs["batch"] = "new"
+    model = CountsDiffImputer.load_query_data(other, tmp_path / "reference")
+    loader = model._make_data_loader(model.adata, batch_size=90)
+    loss = [float(model.module.imputation_loss(next(iter(loader)), torch.Generator().manual_seed(0)).mean())]
+    fine_tune(model, 60)
+    loss.append(float(model.module.imputation_loss(next(iter(loader)), torch.Generator().manual_seed(0)).mean()))
+    assert loss[1] < loss[0] - 0.05
+    table = model.module.denoiser.backbone.covariates.tables[0].weight
+    assert (table[3] != table[4]).any()
+    np.testing.assert_array_equal(trained.impute(query, inplace=False), expected)
+    model.save(tmp_path / "tuned")
+    loaded = CountsDiffImputer.load(tmp_path / "tuned", model.adata)
+    np.testing.assert_array_equal(loaded.impute(inplace=False), model.impute(inplace=False))
+    assert loaded.starts_from_reference_
+
+
+def test_foreign_genes_are_refused(trained, query):
+    query.var_names = [f"other{i}" for i in range(query.n_vars)]
+    with pytest.raises(ValueError, match="none of the 30 genes"):
+        CountsDiffImputer.load_query_data(query, trained)
+
+
+def test_untrained_reference_is_refused(make_adata, query):
+    with pytest.raises(RuntimeError, match="train"):
+        CountsDiffImputer.load_query_data(query, CountsDiffImputer(make_adata()))

@@ -1,0 +1,151 @@
+"""What is drawn is what is in the data."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from scipy import sparse, stats
+
+from countsdiff import CountsDiffImputer, metrics, pl
+from countsdiff.core import get_schedule
+
+ON_AXES = {
+    "recovery": lambda a, **k: pl.recovery(a, "truth", **k),
+    "calibration": lambda a, **k: pl.calibration(a, "truth", **k),
+    "coverage": lambda a, **k: pl.coverage(a, "truth", interval=0.9, **k),
+    "zeros_filled": lambda a, **k: pl.zeros_filled(a, "kind", **k),
+    "uncertainty": lambda a, **k: pl.uncertainty(a, **k),
+    "schedules": lambda a, **k: pl.schedules(**k),
+}
+
+
+@pytest.mark.parametrize("name", ON_AXES)
+def test_scanpys_manners(name, imputed, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(name))
+    assert isinstance(ON_AXES[name](imputed), Axes)
+    assert len(shown) == 1
+    _, given = plt.subplots()
+    assert ON_AXES[name](imputed, ax=given) is given
+    ON_AXES[name](imputed, save=tmp_path / "plot.png")
+    ON_AXES[name](imputed, show=False)
+    assert len(shown) == 1
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recovery_counts_every_hidden_entry(imputed):
+    axes = pl.recovery(imputed, "truth", show=False)
+    hidden = imputed.layers["hidden"]
+    assert axes.collections[0].get_array().sum() == hidden.sum()
+    r = np.corrcoef(*(np.log1p(imputed.layers[k][hidden]) for k in ("truth", "imputed")))[0, 1]
+    assert f"{hidden.sum():,} held-out entries, r = {r:.2f}" in axes.get_title()
+
+
+def test_calibrated_predictions_are_on_the_diagonal(imputed):
+    axes = pl.calibration(imputed, "truth", show=False)
+    predicted, observed = axes.containers[0].lines[0].get_data()
+    hidden = imputed.layers["hidden"]
+    y, x = imputed.layers["imputed"][hidden], imputed.layers["truth"][hidden]
+    assert len(predicted) > 8
+    enough = predicted * hidden.sum() / 20 > 100
+    np.testing.assert_allclose(observed[enough], predicted[enough], rtol=0.3)
+    top = y >= y[np.argsort(y)][-1] * (max(y.min(), 1e-4) / y.max()) ** (1 / 20)  # the last of twenty bins
+    assert predicted[-1] == pytest.approx(y[top].mean())
+    assert observed[-1] == pytest.approx(x[top].mean())
+
+
+def test_coverage_is_the_share_within(imputed):
+    hidden = imputed.layers["hidden"]
+    low, x, high = (imputed.layers[k][hidden] for k in ("imputed_lower", "truth", "imputed_upper"))
+    inside = (low <= x) & (x <= high)
+    axes = pl.coverage(imputed, "truth", interval=0.9, show=False)
+    assert axes.get_title().startswith(f"{inside.mean():.1%}")
+    shares = axes.containers[0].lines[0].get_ydata()
+    assert shares.min() < inside.mean() < shares.max()
+
+
+def test_zeros_filled_by_label(imputed):
+    zero = imputed.X == 0
+    filled = zero & (imputed.layers["imputed"] >= 0.5)
+    axes = pl.zeros_filled(imputed, "kind", show=False)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    widths = {name: bar.get_width() for name, bar in zip(names, axes.patches, strict=True)}
+    for kind in ("a", "b"):
+        at = (imputed.obs["kind"] == kind).to_numpy()
+        assert widths[kind] == pytest.approx(100 * filled[at].sum() / zero[at].sum())
+
+
+def test_gene_gene_before_after_and_null(imputed):
+    imputed.layers["sparse"] = sparse.csr_matrix(imputed.layers["imputed"])
+    axes = pl.gene_gene(imputed, "gene3", "gene5", imputed="sparse", show=False)
+    assert axes.shape == (3,)
+    for axis, matrix in zip(axes, (imputed.X, imputed.layers["imputed"], imputed.layers["null"]), strict=True):
+        values = metrics.log_normalise(matrix)[:, [3, 5]]
+        np.testing.assert_allclose(axis.collections[0].get_offsets(), values)
+        assert f"{stats.spearmanr(*values.T).statistic:.2f}" in axis.get_title()
+
+
+def test_uncertainty_of_cells_and_of_a_gene(imputed):
+    hidden = imputed.layers["hidden"]
+    std, mean = (np.where(hidden, imputed.layers[k], 0) for k in ("imputed_std", "imputed"))
+    colours = pl.uncertainty(imputed, show=False).collections[0]
+    np.testing.assert_allclose(colours.get_array(), np.sort(std.sum(1) / mean.sum(1)))
+    of_gene = pl.uncertainty(imputed, gene="gene4", show=False).collections[0]
+    order = np.argsort(std[:, 4])
+    np.testing.assert_allclose(of_gene.get_offsets()[-1], imputed.obsm["X_umap"][order[-1]])
+
+
+def test_history_of_training(make_adata):
+    adata = make_adata()
+    CountsDiffImputer.setup_anndata(adata)
+    model = CountsDiffImputer(adata, width=16)
+    with pytest.raises(ValueError, match="no history"):
+        pl.history(model)
+    model.train(max_steps=300, batch_size=32, enable_progress_bar=False)
+    axes = pl.history(model, show=False)
+    training, validation = axes.lines[0], axes.figure.axes[1].lines[0]
+    np.testing.assert_allclose(training.get_ydata(), model.history["train_loss"].iloc[:, 0].astype(float))
+    best = axes.figure.axes[1].lines[1].get_ydata()
+    assert best == validation.get_ydata().min()
+
+
+def test_schedules_are_survival_probabilities():
+    lines = pl.schedules(["cosine", get_schedule("linear")], show=False).lines
+    t = lines[0].get_xdata()
+    np.testing.assert_allclose(lines[0].get_ydata(), np.cos(np.pi * t / 2) ** 2, atol=1e-9)
+    np.testing.assert_allclose(lines[1].get_ydata(), 1 - t)
+
+
+def test_trajectory_ends_in_the_cell(make_adata):
+    adata = make_adata()
+    CountsDiffImputer.setup_anndata(adata)
+    model = CountsDiffImputer(adata, width=16)
+    model.train(max_steps=3, batch_size=64, enable_progress_bar=False)
+    states = []
+    cells = model.generate(3, n_steps=6, callback=states.append)
+    axes = pl.trajectory(states, cell=2, gene_names=adata.var_names, n_genes=10, show=False)
+    drawn = np.expm1(axes.collections[0].get_array())
+    counts = cells.X.toarray()[2]
+    assert drawn.shape == (10, 6)
+    np.testing.assert_allclose(drawn[:, -1], np.sort(counts)[::-1][:10], rtol=1e-5)
+    assert (np.diff(drawn) >= -1e-4).all()  # births only
+    assert axes.get_yticklabels()[0].get_text() == f"gene{np.argsort(-counts, kind='stable')[0]}"
+    with pytest.raises(ValueError, match="callback"):
+        pl.trajectory([])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda a: pl.recovery(a, "nowhere"), KeyError, "'nowhere'"),
+        (lambda a: pl.recovery(a, np.zeros((2, 2))), ValueError, r"\(2, 2\)"),
+        (lambda a: pl.recovery(a, "truth", hidden=np.zeros(a.shape)), ValueError, "No entry is hidden"),
+        (lambda a: pl.zeros_filled(a, "nowhere"), KeyError, "'nowhere'"),
+        (lambda a: pl.gene_gene(a, "gene1", "nope"), KeyError, "'nope'"),
+        (lambda a: pl.uncertainty(a, basis="X_tsne"), KeyError, "'X_tsne'"),
+        (lambda a: pl.uncertainty(a, gene="nope"), KeyError, "'nope'"),
+    ],
+)
+def test_bad_input_is_named(imputed, call, error, message):
+    with pytest.raises(error, match=message):
+        call(imputed)
