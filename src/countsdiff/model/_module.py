@@ -20,7 +20,7 @@ from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
-_SHARE_GROUP_HIDDEN = 0.25  # of each modality's cells, hidden as a whole
+_SHARE_WHOLE_GROUPS = 0.4  # rows in which whole modalities are hidden, and nothing else
 _N_FOLDS = 5  # of validation
 
 
@@ -151,7 +151,7 @@ class CountsDiffModule(BaseModuleClass):
         noised = noise(target, levels.p, context.noised, generator)
         intensity = self.denoiser(noised.x_t, levels.p, context)
         to_go = 1.0 - levels.p
-        weights = levels.weight * context.noised
+        weights = levels.weight * context.noised * self._precision()
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
         bregman = (weights * bregman_loss(intensity.mean * to_go, noised.lost)).sum(1) / per_cell
@@ -173,9 +173,9 @@ class CountsDiffModule(BaseModuleClass):
             Mean loss per cell, shape ``(n_obs,)``.
         """
         counts, observed = self._observed(tensors)
-        total = torch.zeros(len(counts), device=counts.device)
+        total, precision = torch.zeros(len(counts), device=counts.device), self._precision()
         for intensity, hidden in self.impute_folds(tensors, generator):
-            total = total + (bregman_loss(intensity.mean, counts) * hidden).sum(1)
+            total = total + (precision * bregman_loss(intensity.mean, counts) * hidden).sum(1)
         return total / observed.sum(1).clamp(min=1)
 
     def impute_folds(
@@ -255,6 +255,19 @@ class CountsDiffModule(BaseModuleClass):
                     shapes.append(intensity.shape[hidden].cpu())
         return torch.cat(counts), torch.cat(means), torch.cat(shapes) if shapes else None
 
+    def _precision(self) -> Tensor | float:
+        """Weight of every variable in the losses, where there are several modalities.
+
+        A Poisson loss takes the variance of a count for its mean. It is mean + mean² / dispersion, hundreds of times as
+        much for proteins: unweighted, the strongest would drown all others. After that modalities get equal shares, or
+        a dozen proteins would be lost among thousands of genes.
+        """
+        if self.denoiser.n_groups == 1:
+            return 1.0
+        sizes = torch.as_tensor(self.denoiser.group_sizes, device=self.denoiser.mean.device)
+        share = (sizes.sum() / (len(sizes) * sizes))[self.denoiser.group]
+        return share / (1.0 + self.denoiser.mean / self.denoiser.dispersion)
+
     def _observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         counts = tensors[REGISTRY_KEYS.X_KEY]
         observed = ~counts.isnan()
@@ -274,8 +287,9 @@ class CountsDiffModule(BaseModuleClass):
         n_obs = len(counts)
         share = torch.where(uniform(n_obs, 1) < _SHARE_ALL_HIDDEN, 1.0, uniform(n_obs, 1))
         hidden = uniform(*counts.shape) < share
-        if self.denoiser.n_groups > 1:  # nothing but this teaches to predict one modality from the others
-            hidden |= (uniform(n_obs, self.denoiser.n_groups) < _SHARE_GROUP_HIDDEN)[:, self.denoiser.group]
+        if self.denoiser.n_groups > 1:  # the task of cells that lack a modality: others complete, of it nothing known
+            whole = uniform(n_obs, self.denoiser.n_groups) < 0.5
+            hidden = torch.where(uniform(n_obs, 1) < _SHARE_WHOLE_GROUPS, whole[:, self.denoiser.group], hidden)
         known, noised = observed & ~hidden, observed & hidden
         categories, continuous = self.covariates(tensors)
         unconditional = uniform(n_obs, 1) < _SHARE_UNCONDITIONAL
