@@ -192,3 +192,21 @@ def test_bad_input_is_named(model):
         CountsDiffImputer.load_query_data(make_mudata(), model)
     with pytest.raises(ValueError, match="setup_mudata"):
         CountsDiffImputer(make_mudata())
+
+
+def test_training_hides_whole_modalities_and_weighs_them_alike(model):
+    module = model.module
+    loader = model._make_data_loader(model.adata, batch_size=N_OBS)
+    tensors = next(iter(loader))
+    counts, observed = module.observed(tensors)
+    contexts = [module._hide(tensors, counts, observed, torch.Generator().manual_seed(s))[0] for s in range(20)]
+    sizes = module.denoiser.group_sizes
+    whole = []
+    for context in contexts:
+        parts = zip(context.noised.split(sizes, 1), observed.split(sizes, 1), strict=True)
+        whole.append(torch.stack([(n == o).all(1) | ~n.any(1) for n, o in parts]).all(0))
+    rate = torch.cat(whole).float().mean()
+    assert 0.4 <= rate < 0.6  # two fifths, and the tenth of the other rows in which everything is hidden
+    precision = module._precision() * (1 + module.denoiser.mean / module.denoiser.dispersion)
+    shares = torch.stack([part.sum() for part in precision.split(sizes)])
+    torch.testing.assert_close(shares, torch.full((3,), sum(sizes) / 3))

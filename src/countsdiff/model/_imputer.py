@@ -12,6 +12,7 @@ from scvi.model.base import UnsupervisedTrainingMixin
 
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
+from countsdiff.model._calibration import calibrate
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel
@@ -230,7 +231,7 @@ class CountsDiffImputer(
             )
             trained = training[:: math.ceil(training.size * self.adata.n_vars / _MAX_CALIBRATION)]
             known, held_out = (self._make_data_loader(self.adata, indices=cells) for cells in (trained, validation))
-            self.module.calibrate(known, held_out, seed, share_hidden)
+            calibrate(self.module, known, held_out, seed, share_hidden)
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

@@ -1,28 +1,24 @@
 """The torch module between scvi-tools' minibatches and the core."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
-from countsdiff.core.calibration import fit_drift, fit_level, fit_sharpness, fit_tail
 from countsdiff.core.denoiser import N_DRIFT, Context, Denoiser, HeadName, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.process import noise
-from countsdiff.core.random import RowGenerator
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
-_SHARE_GROUP_HIDDEN = 0.25  # of each modality's cells, hidden as a whole
-# weight of cells not trained on when levels and when shapes are calibrated, see countsdiff.core.calibration
-_HELD_OUT_LEVEL, _HELD_OUT_SHAPE = 1 / 5, 1 / 3
+_SHARE_WHOLE_GROUPS = 0.4  # rows in which whole modalities are hidden, and nothing else
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
 
 
@@ -149,13 +145,13 @@ class CountsDiffModule(BaseModuleClass):
         Hidden entries, `share_hidden` of the observed ones (None: a share drawn per cell uniformly from [0, 1]), are
         noised and carry loss; the other observed ones are known; missing ones are absent: neither seen nor scored.
         """
-        counts, observed = self._observed(tensors)
+        counts, observed = self.observed(tensors)
         context, target = self._hide(tensors, counts, observed, generator, share_hidden)
         levels = self.times(len(counts), generator, counts.device)
         noised = noise(target, levels.p, context.noised, generator)
         intensity = self.denoiser(noised.x_t, levels.p, context)
         to_go = 1.0 - levels.p
-        weights = levels.weight * context.noised
+        weights = levels.weight * context.noised * self._precision()
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
         bregman = (weights * bregman_loss(intensity.mean * to_go, noised.lost)).sum(1) / per_cell
@@ -178,10 +174,10 @@ class CountsDiffModule(BaseModuleClass):
         Tensor
             Mean loss per cell, shape ``(n_obs,)``.
         """
-        counts, observed = self._observed(tensors)
-        total = torch.zeros(len(counts), device=counts.device)
+        counts, observed = self.observed(tensors)
+        total, precision = torch.zeros(len(counts), device=counts.device), self._precision()
         for intensity, hidden in self.impute_folds(tensors, generator, share_hidden):
-            total = total + (bregman_loss(intensity.mean, counts) * hidden).sum(1)
+            total = total + (precision * bregman_loss(intensity.mean, counts) * hidden).sum(1)
         return total / observed.sum(1).clamp(min=1)
 
     def impute_folds(
@@ -194,7 +190,7 @@ class CountsDiffModule(BaseModuleClass):
         tuple
             Predictions for all entries, and the boolean matrix of those that were hidden; both ``(n_obs, n_vars)``.
         """
-        counts, observed = self._observed(tensors)
+        counts, observed = self.observed(tensors)
         categories, continuous = self.covariates(tensors)
         n_folds = round(1.0 / (share_hidden or _SHARE_VALIDATED))
         fold = torch.randint(n_folds, counts.shape, generator=generator, device=counts.device)
@@ -205,62 +201,6 @@ class CountsDiffModule(BaseModuleClass):
             context = Context(counts * known, known, hidden, categories, continuous)
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
 
-    def calibrate(
-        self,
-        trained: Iterable[dict[str, Tensor]],
-        held_out: Iterable[dict[str, Tensor]],
-        seed: int,
-        share_hidden: float | None = None,
-    ) -> None:
-        """Set predictive laws and samples right, see :mod:`countsdiff.core.calibration`.
-
-        Parameters
-        ----------
-        trained, held_out
-            Minibatches of cells that were trained on, and of others, of which there may be none.
-        seed
-            Seed of what is hidden.
-        share_hidden
-            Share of the observed entries that training hid; None for any.
-        """
-        self.set_calibration()
-        kept = [{key: value.to(self.device) for key, value in minibatch.items()} for minibatch in trained]
-        known, unknown = self.predictions(kept, seed, share_hidden), self.predictions(held_out, seed, share_hidden)
-        counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
-        n_known, n_unknown = len(known[0]), len(unknown[0])
-
-        def weight_of_held_out(share: float) -> Tensor:
-            each = n_known / max(n_unknown, 1) * share / (1.0 - share)
-            return torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
-
-        level = fit_level(counts, mean, weight_of_held_out(_HELD_OUT_LEVEL))
-        sharpness, tail = 1.0, math.inf
-        if len(shape) > 0:
-            mean, weight = level * mean, weight_of_held_out(_HELD_OUT_SHAPE)
-            sharpness = fit_sharpness(counts, mean, shape, weight)
-            tail = fit_tail(counts, mean, sharpness * shape, weight)
-        self.set_calibration(level, sharpness, tail)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        contexts = [self._as_imputed(tensors, generator, share_hidden) for tensors in kept]
-        streams = [
-            RowGenerator(seed, torch.arange(len(c.counts), device=self.device), i) for i, c in enumerate(contexts)
-        ]
-        drift = fit_drift(self.averaged.module, contexts, streams, N_DRIFT)
-        self.set_calibration(level, sharpness, tail, drift)
-
-    def _as_imputed(
-        self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None
-    ) -> Context:
-        """Cells as they will be imputed: missing entries noised, or a share of the entries of complete cells."""
-        counts, observed = self._observed(tensors)
-        complete = observed.all(1, keepdim=True)
-        share = torch.rand(len(counts), 1, generator=generator, device=counts.device)
-        if share_hidden is not None:
-            share = torch.full_like(share, share_hidden)
-        hidden = torch.rand(counts.shape, generator=generator, device=counts.device) < share
-        known = observed & ~(complete & hidden)
-        return Context(counts * known, known, ~known, *self.covariates(tensors))
-
     def set_calibration(
         self,
         level: float = 1.0,
@@ -268,38 +208,28 @@ class CountsDiffModule(BaseModuleClass):
         tail: float = math.inf,
         drift: Sequence[float] = (1.0,) * N_DRIFT,
     ) -> None:
-        """Store what :meth:`calibrate` finds."""
+        """Store what :func:`~countsdiff.model._calibration.calibrate` finds; by default, nothing."""
         for denoiser in (self.denoiser, self.averaged.module):
             denoiser.level.fill_(level)
             denoiser.sharpness.fill_(sharpness)
             denoiser.tail.fill_(tail)
             denoiser.drift[:-1] = torch.tensor(drift)  # at p = 1 nothing is left to be born
 
-    @torch.no_grad()
-    def predictions(
-        self, minibatches: Iterable[dict[str, Tensor]], seed: int, share_hidden: float | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Observed counts, and the means and shapes predicted for them while hidden; all of shape ``(n,)``.
+    def _precision(self) -> Tensor | float:
+        """Weight of every variable in the losses, where there are several modalities.
 
-        Heads that predict a mean alone have no shapes, ``(0,)``.
+        A Poisson loss takes the variance of a count for its mean. It is mean + mean² / dispersion, hundreds of times as
+        much for proteins: unweighted, the strongest would drown all others. After that modalities get equal shares, or
+        a dozen proteins would be lost among thousands of genes.
         """
-        generator = torch.Generator(self.device).manual_seed(seed)
-        results: tuple[list[Tensor], list[Tensor], list[Tensor]] = (
-            [torch.empty(0)],
-            [torch.empty(0)],
-            [torch.empty(0)],
-        )
-        for minibatch in minibatches:
-            tensors = {key: value.to(self.device) for key, value in minibatch.items()}
-            counts, _ = self._observed(tensors)
-            for intensity, hidden in self.impute_folds(tensors, generator, share_hidden):
-                for result, values in zip(results, (counts, intensity.mean, intensity.shape), strict=True):
-                    if values is not None:
-                        result.append(values[hidden].cpu())
-        counts, means, shapes = (torch.cat(result) for result in results)
-        return counts, means, shapes
+        if self.denoiser.n_groups == 1:
+            return 1.0
+        sizes = torch.as_tensor(self.denoiser.group_sizes, device=self.denoiser.mean.device)
+        share = (sizes.sum() / (len(sizes) * sizes))[self.denoiser.group]
+        return share / (1.0 + self.denoiser.mean / self.denoiser.dispersion)
 
-    def _observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Counts, 0 where missing, and which are not missing; both ``(n_obs, n_vars)``."""
         counts = tensors[REGISTRY_KEYS.X_KEY]
         observed = ~counts.isnan()
         if KEYS.MISSING in tensors:
@@ -325,8 +255,9 @@ class CountsDiffModule(BaseModuleClass):
         if share_hidden is not None:
             share = torch.full_like(share, share_hidden)
         hidden = uniform(*counts.shape) < share
-        if self.denoiser.n_groups > 1:  # nothing but this teaches to predict one modality from the others
-            hidden |= (uniform(n_obs, self.denoiser.n_groups) < _SHARE_GROUP_HIDDEN)[:, self.denoiser.group]
+        if self.denoiser.n_groups > 1:  # the task of cells that lack a modality: others complete, of it nothing known
+            whole = uniform(n_obs, self.denoiser.n_groups) < 0.5
+            hidden = torch.where(uniform(n_obs, 1) < _SHARE_WHOLE_GROUPS, whole[:, self.denoiser.group], hidden)
         known, noised = observed & ~hidden, observed & hidden
         categories, continuous = self.covariates(tensors)
         unconditional = uniform(n_obs, 1) < _SHARE_UNCONDITIONAL
