@@ -24,7 +24,8 @@ from countsdiff.model._transfer import TransferableModel
 from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
-_MAX_CALIBRATION = 2_000  # cells, evenly spaced
+_MAX_CALIBRATION = 2_000  # cells, evenly spaced, or fewer:
+_MAX_CALIBRATION_ENTRIES = 5_000_000  # peaks are many
 
 
 class CountsDiffImputer(
@@ -220,7 +221,8 @@ class CountsDiffImputer(
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
-            cells = np.arange(n_obs)[:: math.ceil(n_obs / _MAX_CALIBRATION)]
+            n_cells = min(_MAX_CALIBRATION, max(_MAX_CALIBRATION_ENTRIES // self.summary_stats.n_vars, 100))
+            cells = np.arange(n_obs)[:: math.ceil(n_obs / n_cells)]
             self.module.calibrate(self._make_data_loader(self.adata, indices=cells), seed)
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:
