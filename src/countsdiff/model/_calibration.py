@@ -68,7 +68,7 @@ def calibrate(
 def _predictions(
     module: CountsDiffModule, minibatches: Minibatches, seed: int, share_hidden: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Observed counts, and the means and shapes predicted for them while hidden, ``(n,)``; some heads have no shapes."""
+    """Observed counts, and means and shapes predicted for them while hidden, ``(n,)``; some heads have no shapes."""
     generator = torch.Generator(module.device).manual_seed(seed)
     results: tuple[list[Tensor], ...] = ([torch.empty(0)], [torch.empty(0)], [torch.empty(0)])
     for tensors in minibatches:

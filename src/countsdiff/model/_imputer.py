@@ -25,7 +25,7 @@ from countsdiff.model._transfer import TransferableModel
 from countsdiff.nn import BackboneName
 
 _VALIDATE_EVERY = 100  # steps
-_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
+_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred cells at least
 
 
 class CountsDiffImputer(
@@ -229,8 +229,11 @@ class CountsDiffImputer(
                 callbacks=callbacks,
                 **{**settings, **trainer_kwargs},
             )
-            trained = training[:: math.ceil(training.size * self.adata.n_vars / _MAX_CALIBRATION)]
-            known, held_out = (self._make_data_loader(self.adata, indices=cells) for cells in (trained, validation))
+            most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
+            known, held_out = (
+                self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
+                for cells in (training, validation)
+            )
             calibrate(self.module, known, held_out, seed, share_hidden)
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:

@@ -276,5 +276,5 @@ def _rate_quantile(law: CountLaw, u: Tensor) -> Tensor:
     """Quantiles of the rate of which a count is Poisson: gamma, or the mean itself where the head knows no shape."""
     if law.shape is None:
         return law.mean
-    shape, mean = law.shape.cpu().double(), law.mean.cpu().double()
-    return (torch.as_tensor(special.gammaincinv(shape, u.cpu().double())) * mean / shape).to(u)
+    shape, mean, at = (v.cpu().double().numpy() for v in (law.shape, law.mean, u))
+    return torch.as_tensor(special.gammaincinv(shape, at) * mean / shape).to(u)

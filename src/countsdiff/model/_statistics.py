@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from countsdiff.model._data import CellReader
 
 _MAX_CELLS = 20_000  # more cells than this tell nothing new about means
+_MAX_ENTRIES = 200_000_000  # fewer cells of very many variables: at least a thousand
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def _group_statistics(reader: CellReader, n_vars: int) -> GeneStatistics:
 
     A gene that is never observed, or never detected, gets a small mean instead of zero, so that its logarithm exists.
     """
-    rows = np.unique(np.linspace(0, reader.n_obs - 1, min(reader.n_obs, _MAX_CELLS)).astype(np.intp))
+    n_cells = min(reader.n_obs, _MAX_CELLS, max(_MAX_ENTRIES // reader.counts.shape[1], 1_000))
+    rows = np.unique(np.linspace(0, reader.n_obs - 1, n_cells).astype(np.intp))
     total, n_observed = np.zeros(n_vars), np.zeros(n_vars)
     for chunk in reader.chunks(rows):
         counts, missing = reader(chunk)
