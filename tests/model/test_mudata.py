@@ -199,7 +199,7 @@ def test_training_hides_whole_modalities_and_weighs_them_alike(model):
     loader = model._make_data_loader(model.adata, batch_size=N_OBS)
     tensors = next(iter(loader))
     counts, observed = module.observed(tensors)
-    contexts = [module._hide(tensors, counts, observed, torch.Generator().manual_seed(s))[0] for s in range(20)]
+    contexts = [module._hide(tensors, counts, observed, torch.Generator().manual_seed(s), None)[0] for s in range(20)]
     sizes = module.denoiser.group_sizes
     whole = []
     for context in contexts:
