@@ -7,6 +7,7 @@ from torch import nn
 
 from countsdiff.nn.gene_mlp import GeneMLP
 from countsdiff.nn.gene_transformer import GeneTransformer
+from countsdiff.nn.unet import UNet
 
 BackboneName = Literal["mlp", "transformer"]
 
@@ -38,4 +39,4 @@ def get_backbone(
     return _BACKBONES[name](n_vars, n_categories, n_continuous, **chosen)
 
 
-__all__ = ["BackboneName", "GeneMLP", "GeneTransformer", "get_backbone"]
+__all__ = ["BackboneName", "GeneMLP", "GeneTransformer", "UNet", "get_backbone"]

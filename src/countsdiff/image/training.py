@@ -1,0 +1,154 @@
+"""Training in slices: every slice goes on from the last checkpoint exactly where the run would have been."""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from countsdiff.image.config import ImageConfig
+from countsdiff.image.data import Images
+from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics
+from countsdiff.image.pixel_model import PixelModel
+
+_CHECKPOINT = "last.ckpt"
+
+
+def train(
+    images: Images,
+    config: ImageConfig,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    max_minutes: float | None = None,
+    accelerator: str = "auto",
+    callbacks: Sequence[pl.Callback] = (),
+) -> PixelModel | None:
+    """Train a model of images, or go on with it where the checkpoint in `folder` ends.
+
+    Parameters
+    ----------
+    images
+        Training images, at the size and with the classes of the configuration.
+    config
+        Settings; those of the first slice have to be given again.
+    folder
+        Where the checkpoint and the losses (``history.csv``) go, and at the end the model.
+    seed
+        Seed of the initial weights and of all that is drawn.
+    max_minutes
+        Stop at the first checkpoint after this time; None trains to the end.
+    accelerator
+        As for :class:`lightning.pytorch.Trainer`.
+    callbacks
+        Further callbacks for the trainer.
+
+    Returns
+    -------
+    PixelModel or None
+        The trained model, which is also saved; None if there are steps left to do.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not a number.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    categories = images.categories if config.conditional else ()
+    # the caller's random numbers are not touched: every step seeds torch's own stream for dropout
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        module = ImageDiffusion(
+            config, images.shape, [len(names) for names in categories], *channel_statistics(images), seed=seed
+        )
+        checkpoint = folder / _CHECKPOINT if (folder / _CHECKPOINT).is_file() else None
+        trainer = pl.Trainer(
+            max_steps=config.n_steps,
+            max_epochs=-1,
+            accelerator=accelerator,
+            devices=1,
+            precision=config.precision,
+            gradient_clip_val=config.clip,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[*callbacks, _Slice(folder, max_minutes)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, datamodule=_Steps(images, config, seed), ckpt_path=checkpoint)
+    if trainer.global_step < config.n_steps:
+        return None
+    model = PixelModel(module.averaged.module.cpu(), config, images.shape, categories)
+    model.save(folder)
+    return model
+
+
+class _Steps(pl.LightningDataModule):
+    """Minibatches from the step that training is at to the next checkpoint."""
+
+    def __init__(self, images: Images, config: ImageConfig, seed: int):
+        super().__init__()
+        self._images, self._config, self._seed = images, config, seed
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        start = self.trainer.global_step
+        stop = min(start + self._config.save_every, self._config.n_steps)
+        steps = _StepRange(self._images, self._config, self._seed, start, stop)
+        return DataLoader(steps, batch_size=None, shuffle=False)
+
+
+class _StepRange(Dataset[Batch]):
+    """Images of the steps from `start` to `stop`: all images in an order of their own, again and again."""
+
+    def __init__(self, images: Images, config: ImageConfig, seed: int, start: int, stop: int):
+        self._images, self._seed, self._start, self._stop = images, seed, start, stop
+        self._batch_size, self._n_covariates = config.batch_size, images.codes.shape[1] if config.conditional else 0
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= len(self):
+            raise IndexError(index)
+        n = len(self._images)
+        places = (self._start + index) * self._batch_size + np.arange(self._batch_size)
+        rows = np.empty(self._batch_size, dtype=np.intp)
+        for epoch in np.unique(places // n):
+            here = places // n == epoch
+            rows[here] = np.random.default_rng([self._seed, epoch]).permutation(n)[places[here] % n]
+        pixels, codes = self._images.pixels[rows], self._images.codes[rows, : self._n_covariates]
+        return torch.from_numpy(pixels), torch.from_numpy(codes)
+
+
+class _Slice(pl.Callback):
+    """Writes a checkpoint and the mean loss after every `save_every` steps, and ends the slice when time is up."""
+
+    def __init__(self, folder: Path, max_minutes: float | None):
+        self._folder, self._start = folder, time.monotonic()
+        self._until = None if max_minutes is None else self._start + 60.0 * max_minutes
+        self._losses: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(torch.stack(self._losses).mean())
+        self._losses.clear()
+        if not np.isfinite(loss):
+            raise ValueError(f"The loss is {loss} at step {trainer.global_step}; train with a smaller learning rate.")
+        temporary = self._folder / f".{_CHECKPOINT}.{os.getpid()}.tmp"
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, self._folder / _CHECKPOINT)
+        seconds = time.monotonic() - self._start
+        with (self._folder / "history.csv").open("a", newline="") as file:
+            csv.writer(file).writerow([trainer.global_step, f"{loss:.6g}", f"{seconds:.1f}"])
+        if self._until is not None and time.monotonic() > self._until:
+            trainer.should_stop = True
