@@ -13,9 +13,9 @@ from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import TimeSampler, bregman_loss
 from countsdiff.core.process import noise
 from countsdiff.core.schedule import get_schedule
-from countsdiff.image._hide import hide_pixels
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST, Images, flip
+from countsdiff.image.hide import hide_pixels
 from countsdiff.nn import UNet
 
 Batch = tuple[Tensor, Tensor]
@@ -70,7 +70,7 @@ class ImageDiffusion(pl.LightningModule):
         return self.loss(batch, torch.Generator(self.device).manual_seed(seed))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Hide pixels, thin them, and score the denoiser: mean weighted Bregman loss per hidden entry."""
+        """Hide pixels, thin them, and score the denoiser: mean weighted Bregman divergence per hidden entry."""
         pixels, codes = batch
         if self.config.flip:
             pixels = flip(pixels, generator)
@@ -87,7 +87,10 @@ class ImageDiffusion(pl.LightningModule):
         levels = self.times(len(counts), generator, counts.device)
         noised = noise(counts, levels.p, hidden, generator)
         intensity = self.denoiser(noised.x_t, levels.p, context)
-        losses = levels.weight * hidden * bregman_loss(intensity.mean * (1.0 - levels.p), noised.lost)
+        lost = noised.lost
+        # less its least value, which no weight of the network touches: what is left is small and goes to zero
+        divergence = bregman_loss(intensity.mean * (1.0 - levels.p), lost) - (lost - torch.xlogy(lost, lost))
+        losses = levels.weight * hidden * divergence
         return (losses.sum(1) / hidden.sum(1)).mean()
 
     def on_train_batch_end(self, *args: object) -> None:

@@ -1,6 +1,7 @@
 """Training in slices: every slice goes on from the last checkpoint exactly where the run would have been."""
 
 import csv
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from countsdiff.image.data import Images
 from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics
 from countsdiff.image.pixel_model import PixelModel
 
-_CHECKPOINT = "last.ckpt"
+_CHECKPOINT, _RUN = "last.ckpt", "run.json"
 
 
 def train(
@@ -37,7 +38,7 @@ def train(
     images
         Training images, at the size and with the classes of the configuration.
     config
-        Settings; those of the first slice have to be given again.
+        Settings, those of the first slice again.
     folder
         Where the checkpoint and the losses (``history.csv``) go, and at the end the model.
     seed
@@ -57,10 +58,11 @@ def train(
     Raises
     ------
     ValueError
-        If the loss is not a number.
+        If the loss is not a number, or the checkpoint is of another training.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _check_run(folder, {"config": config.to_dict(), "seed": seed, "n_images": len(images), "shape": [*images.shape]})
     categories = images.categories if config.conditional else ()
     # the caller's random numbers are not touched: every step seeds torch's own stream for dropout
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -89,6 +91,22 @@ def train(
     model = PixelModel(module.averaged.module.cpu(), config, images.shape, categories)
     model.save(folder)
     return model
+
+
+def _check_run(folder: Path, run: dict[str, Any]) -> None:
+    """Note what is trained in a folder, or check that it is still the same."""
+    file = folder / _RUN
+    if not file.is_file():
+        file.write_text(json.dumps(run, indent=2) + "\n")
+        return
+    before = json.loads(file.read_text())
+    if before != run:
+        flat, flat_before = ({**v["config"], **{k: v[k] for k in ("seed", "n_images", "shape")}} for v in (run, before))
+        name = next(name for name in flat if flat[name] != flat_before.get(name))
+        raise ValueError(
+            f"{folder}: the training in this folder has {name} {flat_before.get(name)}, not {flat[name]}; give the "
+            "same settings to go on with it, or another folder."
+        )
 
 
 class _Steps(pl.LightningDataModule):

@@ -15,9 +15,10 @@ _LONGEST = 1000.0  # time that the sinusoids of the U-Net resolve
 class UNet(nn.Module):
     """U-Net over images whose pixels are the variables: channels first, then rows, then columns.
 
-    Of every pixel it sees what the other backbones see of a gene: log-ratio and exposure. The noise level enters as the
-    angle arcsin √p, on which the noise of a binomial has about the same spread everywhere; it is not rounded to one of
-    a thousand times. Covariates are added to its embedding. Weights and images are kept with channels last.
+    Of every pixel it sees what the other backbones see of a gene: how far it departs from expectation, and exposure.
+    The noise level enters as the angle arcsin √p, on which the noise of a binomial has about the same spread
+    everywhere; it is not rounded to one of a thousand times. Covariates are added to its embedding. Weights and images
+    are kept with channels last.
 
     Parameters
     ----------
@@ -97,7 +98,9 @@ class UNet(nn.Module):
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """See :class:`countsdiff.core.denoiser.Backbone`."""
         n_obs = len(evidence.log_ratio)
-        seen = torch.cat([v.view(n_obs, *self.shape) for v in (evidence.log_ratio, evidence.exposure)], dim=1)
+        # what neighbours have to say is their average, of ratios rather than of their logarithms
+        channels = (torch.expm1(evidence.log_ratio), evidence.exposure)
+        seen = torch.cat([v.view(n_obs, *self.shape) for v in channels], dim=1)
         seen = seen.contiguous(memory_format=torch.channels_last)
         features = self.covariates(evidence.categories, evidence.continuous)
         condition = self.condition(torch.cat([evidence.summary[:, 1:], features], dim=1))

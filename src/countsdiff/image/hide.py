@@ -1,6 +1,8 @@
-"""Which pixels of a training image to hide."""
+"""Which pixels to hide: in training, and from test images."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -44,3 +46,16 @@ def _between(ends: Tensor, side: int, device: torch.device | str) -> Tensor:
     place = torch.arange(side, device=device)
     first, last = (ends.sort(dim=1).values * side).long().split(1, dim=1)
     return (first <= place) & (place <= last)
+
+
+def scattered(n: int, sides: tuple[int, int], share: float, seed: int) -> NDArray[np.bool_]:
+    """Hide every pixel with probability `share`; shape ``(n, height, width)``."""
+    return np.random.default_rng(seed).random((n, *sides)) < share
+
+
+def central_block(n: int, sides: tuple[int, int]) -> NDArray[np.bool_]:
+    """Hide the rectangle in the middle, half as high and as wide as the image; shape ``(n, height, width)``."""
+    height, width = sides
+    hidden = np.zeros((n, height, width), dtype=bool)
+    hidden[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+    return hidden
