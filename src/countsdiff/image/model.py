@@ -1,6 +1,7 @@
 """The Lightning module between minibatches of pixels and the core."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -93,8 +94,9 @@ class ImageDiffusion(pl.LightningModule):
         losses = levels.weight * hidden * divergence
         return (losses.sum(1) / hidden.sum(1)).mean()
 
-    def on_train_batch_end(self, *args: object) -> None:
-        """Let the averaged weights follow."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Let the averaged weights follow every step, before a checkpoint is written."""
+        super().optimizer_step(*args, **kwargs)
         self.averaged.update(self.denoiser)
 
     def configure_optimizers(self) -> dict[str, object]:

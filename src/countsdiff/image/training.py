@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ def train(
     _check_run(folder, {"config": config.to_dict(), "seed": seed, "n_images": len(images), "shape": [*images.shape]})
     categories = images.categories if config.conditional else ()
     # the caller's random numbers are not touched: every step seeds torch's own stream for dropout
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
+        # the averaged copy is meant to stay in evaluation mode, and the data go by the number of the step
+        warnings.filterwarnings("ignore", message="Found .* in eval mode|You're resuming from a checkpoint that ended")
         torch.manual_seed(seed)
         module = ImageDiffusion(
             config, images.shape, [len(names) for names in categories], *channel_statistics(images), seed=seed
@@ -73,13 +76,12 @@ def train(
         checkpoint = folder / _CHECKPOINT if (folder / _CHECKPOINT).is_file() else None
         trainer = pl.Trainer(
             max_steps=config.n_steps,
-            max_epochs=-1,
+            max_epochs=1,
             accelerator=accelerator,
             devices=1,
             precision=config.precision,
             gradient_clip_val=config.clip,
-            reload_dataloaders_every_n_epochs=1,
-            callbacks=[*callbacks, _Slice(folder, max_minutes)],
+            callbacks=[*callbacks, _Slice(folder, config, max_minutes)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -110,32 +112,30 @@ def _check_run(folder: Path, run: dict[str, Any]) -> None:
 
 
 class _Steps(pl.LightningDataModule):
-    """Minibatches from the step that training is at to the next checkpoint."""
+    """Minibatches from the step that training is at."""
 
     def __init__(self, images: Images, config: ImageConfig, seed: int):
         super().__init__()
-        self._images, self._config, self._seed = images, config, seed
+        self._arguments = images, config, seed
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        start = self.trainer.global_step
-        stop = min(start + self._config.save_every, self._config.n_steps)
-        steps = _StepRange(self._images, self._config, self._seed, start, stop)
-        return DataLoader(steps, batch_size=None, shuffle=False)
+        return DataLoader(_StepImages(*self._arguments, self.trainer.global_step), batch_size=None, shuffle=False)
 
 
-class _StepRange(Dataset[Batch]):
-    """Images of the steps from `start` to `stop`: all images in an order of their own, again and again."""
+class _StepImages(Dataset[Batch]):
+    """Images of every step from `start` on: all images in an order of their own, again and again.
 
-    def __init__(self, images: Images, config: ImageConfig, seed: int, start: int, stop: int):
-        self._images, self._seed, self._start, self._stop = images, seed, start, stop
+    Its length is that of the whole training, since Lightning counts the steps before `start` as taken from it.
+    """
+
+    def __init__(self, images: Images, config: ImageConfig, seed: int, start: int):
+        self._images, self._seed, self._start, self._n_steps = images, seed, start, config.n_steps
         self._batch_size, self._n_covariates = config.batch_size, images.codes.shape[1] if config.conditional else 0
 
     def __len__(self) -> int:
-        return self._stop - self._start
+        return self._n_steps
 
     def __getitem__(self, index: int) -> Batch:
-        if index >= len(self):
-            raise IndexError(index)
         n = len(self._images)
         places = (self._start + index) * self._batch_size + np.arange(self._batch_size)
         rows = np.empty(self._batch_size, dtype=np.intp)
@@ -147,26 +147,26 @@ class _StepRange(Dataset[Batch]):
 
 
 class _Slice(pl.Callback):
-    """Writes a checkpoint and the mean loss after every `save_every` steps, and ends the slice when time is up."""
+    """Writes a checkpoint and the mean loss now and then, and ends the slice when time is up."""
 
-    def __init__(self, folder: Path, max_minutes: float | None):
-        self._folder, self._start = folder, time.monotonic()
+    def __init__(self, folder: Path, config: ImageConfig, max_minutes: float | None):
+        self._folder, self._config, self._start = folder, config, time.monotonic()
         self._until = None if max_minutes is None else self._start + 60.0 * max_minutes
         self._losses: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         self._losses.append(outputs["loss"].detach())
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        if step % self._config.save_every != 0 and step != self._config.n_steps:
+            return
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         if not np.isfinite(loss):
-            raise ValueError(f"The loss is {loss} at step {trainer.global_step}; train with a smaller learning rate.")
+            raise ValueError(f"The loss is {loss} at step {step}; train with a smaller learning rate.")
         temporary = self._folder / f".{_CHECKPOINT}.{os.getpid()}.tmp"
         trainer.save_checkpoint(temporary)
         os.replace(temporary, self._folder / _CHECKPOINT)
-        seconds = time.monotonic() - self._start
         with (self._folder / "history.csv").open("a", newline="") as file:
-            csv.writer(file).writerow([trainer.global_step, f"{loss:.6g}", f"{seconds:.1f}"])
+            csv.writer(file).writerow([step, f"{loss:.6g}", f"{time.monotonic() - self._start:.1f}"])
         if self._until is not None and time.monotonic() > self._until:
             trainer.should_stop = True
