@@ -4,6 +4,7 @@ Every script does what comes next until its time is up, and goes on from there w
 """
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -18,8 +19,11 @@ from countsdiff.image.data import Images, read_images
 from countsdiff.image.pixel_model import PixelModel
 from countsdiff.image.training import train
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "paper"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from _markdown import markdown
+
 RESULTS = Path(__file__).parents[1] / "results" / "images"
+__all__ = ["RESULTS", "Clock", "OutOfTime", "device", "markdown", "parse", "parser", "read", "sampled", "trained"]
 BLOCK = 1_000  # images sampled between two looks at the clock
 
 
@@ -55,11 +59,12 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def parse(result: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(result: argparse.ArgumentParser, needs_data: bool = True) -> argparse.Namespace:
     """Parse the options, and quiet what trains."""
     warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     arguments = result.parse_args()
-    if arguments.data is None:
+    if needs_data and arguments.data is None:
         result.error("name the folder that holds img/ by --data or COUNTSDIFF_DATA")
     RESULTS.mkdir(parents=True, exist_ok=True)
     return arguments

@@ -44,7 +44,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--config", default="half-hour")
     options.add_argument("--columns", type=int, default=8)
-    arguments = parse(options)
+    arguments = parse(options, needs_data=False)
     model = PixelModel.load(arguments.runs / arguments.config, device())
     folder = RESULTS / arguments.config
     folder.mkdir(parents=True, exist_ok=True)

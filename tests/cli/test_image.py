@@ -14,6 +14,8 @@ depth: 1
 attention: []
 n_groups: 4
 head: bounded
+lr: 1.0e-1
+warmup: 1
 n_steps: 4
 batch_size: 8
 save_every: 2
@@ -106,7 +108,7 @@ def test_evaluation_states_both_references(run, folder, monkeypatch):
     [
         (("train", "smal", "--data", "DATA", "-o", "x"), "There is no configuration 'smal'; choose one of"),
         (("train", "TINY", "--data", "nowhere", "-o", "x"), "nowhere: there is no such file or folder"),
-        (("train", "TINY", "--data", "DATA", "-o", "RUN", "--seed", "1"), "has seed 0, not 1"),
+        (("train", "TINY", "--data", "DATA", "-o", "RUN", "--seed", "1", "-q"), "has seed 0, not 1"),
         (("sample", "nowhere", "-o", "x.png"), "there is no trained model"),
         (("sample", "RUN", "-o", "x.png", "--label", "cow"), "--label cow: the model knows cat, dog"),
         (("sample", "RUN", "-o", "x.png", "--attrition", "2"), "Invalid value for '--attrition'"),

@@ -96,6 +96,7 @@ def test_a_draw_depends_on_seed_and_number_only(model):
     codes = np.arange(6).reshape(-1, 1) % 2
     six = model.sample(6, codes=codes, seed=1, batch_size=4)
     np.testing.assert_array_equal(six[:3], model.sample(3, codes=codes[:3], seed=1, batch_size=4))
+    np.testing.assert_array_equal(six[3:], model.sample(3, codes=codes[3:], seed=1, batch_size=4, first=3))
     assert not np.array_equal(six, model.sample(6, codes=codes, seed=2, batch_size=4))
     assert not np.array_equal(six[0], six[2])
 

@@ -89,6 +89,7 @@ class PixelModel:
         *,
         codes: NDArray[np.int64] | None = None,
         seed: int = 0,
+        first: int = 0,
         batch_size: int = 64,
         callback: Callable[[SamplerState], None] | None = None,
         **options: Any,
@@ -103,6 +104,8 @@ class PixelModel:
             Codes of their covariates, shape ``(n, n_covariates)``, −1 for unknown; None for unknown throughout.
         seed
             Seed; an image depends on it, on its number and on its codes only.
+        first
+            Number of the first image: several calls may share the work.
         batch_size
             Images at a time.
         callback
@@ -119,7 +122,7 @@ class PixelModel:
         nothing = np.zeros((n, *self.shape), dtype=np.uint8)
         drawn = [
             sample(denoiser, context, generator, config, callback)
-            for context, generator in self._batches(nothing, nothing == 0, codes, seed, batch_size)
+            for context, generator in self._batches(nothing, nothing == 0, codes, seed, batch_size, first)
         ]
         return self._to_pixels(drawn, n)
 
@@ -246,7 +249,13 @@ class PixelModel:
         return _below(guidance.wrap(predict), self.denoiser.ceiling), config
 
     def _batches(
-        self, pixels: Pixels, hidden: NDArray[np.bool_], codes: NDArray[np.int64] | None, seed: int, batch_size: int
+        self,
+        pixels: Pixels,
+        hidden: NDArray[np.bool_],
+        codes: NDArray[np.int64] | None,
+        seed: int,
+        batch_size: int,
+        first: int = 0,
     ) -> Iterator[tuple[Context, RowGenerator]]:
         """Contexts of equal size, filled up at the end: products of another size would round differently."""
         n, device = len(pixels), self._device()
@@ -268,7 +277,7 @@ class PixelModel:
                     categories=torch.from_numpy(codes[at]).to(device),
                     continuous=torch.empty(batch_size, 0, device=device),
                 ),
-                RowGenerator(seed, torch.from_numpy(rows).to(device)),
+                RowGenerator(seed, torch.from_numpy(first + rows).to(device)),
             )
 
     def _to_intensities(self, batches: list[Tensor], n: int) -> NDArray[np.float32]:
