@@ -106,9 +106,8 @@ def main() -> None:
         print("The slice is over; start again to go on.")
         return
     for name, images in candidates.items():
-        distances.append(
-            {"images": name, "ResNet-56 Fréchet distance": resnet_frechet_distance(test.pixels, images, network)}
-        )
+        distance = resnet_frechet_distance(test.pixels, images, network)
+        distances.append({"images": name, "n": len(images), "ResNet-56 Fréchet distance": distance})
         print(distances[-1], flush=True)
     order = np.argsort(test.codes[:SHOWN, 0], kind="stable")
     save_grid(drawn[:SHOWN][order], RESULTS / "small.png", COLUMNS, zoom=3)

@@ -291,7 +291,7 @@ def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
     spread = 1.0 / (1.0 - a)  # variance over mean; the third moment is variance · (2 spread − 1)
     mean = (a + b).clamp(min=0.0) * spread
     z = torch.special.ndtri(u)
-    guess = mean + (mean * spread).sqrt() * z + (2.0 * spread - 1.0) * (z * z - 1.0) / 6.0
+    guess: Tensor = mean + (mean * spread).sqrt() * z + (2.0 * spread - 1.0) * (z * z - 1.0) / 6.0
     return guess.round()
 
 

@@ -108,7 +108,8 @@ class ImageConfig:
         unknown = sorted(set(settings) - known)
         if unknown:
             raise ValueError(f"Unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}.")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, which :meth:`from_dict` takes back."""

@@ -192,7 +192,8 @@ def read_npz(path: str | Path, split: Split = "train") -> Images:
     pixels = arrays["images"]
     if pixels.ndim == 4 and pixels.shape[1] > 4 >= pixels.shape[3]:
         pixels = pixels.transpose(0, 3, 1, 2)
-    codes, categories = np.empty((len(pixels), 0), dtype=np.int64), ()
+    codes = np.empty((len(pixels), 0), dtype=np.int64)
+    categories: tuple[tuple[str, ...], ...] = ()
     if "attributes" in arrays:
         codes = (arrays["attributes"] > 0).astype(np.int64)
         found = arrays.get("attribute_names", np.arange(codes.shape[1])).astype(str)
@@ -242,8 +243,8 @@ def _read_picture(file: Path, size: int | None, crop: int | None = None) -> NDAr
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as picture:
-            picture = picture.convert("RGB")
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
     except UnidentifiedImageError as error:
         raise ValueError(f"{file}: this file is no picture.") from error
     width, height = picture.size

@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from countsdiff.core.denoiser import Context, Denoiser
@@ -99,7 +100,7 @@ class ImageDiffusion(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.averaged.update(self.denoiser)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam, warmed up; then a steady learning rate, or half a cosine down to zero."""
         config = self.config
         optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr)

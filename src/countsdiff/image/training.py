@@ -119,7 +119,8 @@ class _Steps(pl.LightningDataModule):
         self._arguments = images, config, seed
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(_StepImages(*self._arguments, self.trainer.global_step), batch_size=None, shuffle=False)
+        start = 0 if self.trainer is None else self.trainer.global_step
+        return DataLoader(_StepImages(*self._arguments, start), batch_size=None, shuffle=False)
 
 
 class _StepImages(Dataset[Batch]):

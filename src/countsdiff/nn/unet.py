@@ -93,7 +93,9 @@ class UNet(nn.Module):
         )
         self.log_mean = _zero(nn.Conv2d(widths[0], n_channels, 1))
         self.log_shape = _zero(nn.Conv2d(widths[0], n_channels, 1))
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """See :class:`countsdiff.core.denoiser.Backbone`."""
@@ -116,5 +118,5 @@ def noise_time(p: Tensor) -> Tensor:
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:
     """Start at zero: the untrained network adds nothing to what is known without it."""
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these layers have one
     return layer
