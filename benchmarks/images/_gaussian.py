@@ -42,9 +42,8 @@ class GaussianPixels:
         self.config, self.images, self.file = config, images, folder / "gaussian.pt"
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        counting = ImageDiffusion(
-            config, images.shape, [len(c) for c in images.categories], *channel_statistics(images)
-        )
+        n_categories = [len(names) for names in images.categories]
+        counting = ImageDiffusion(config, images.shape, n_categories, *channel_statistics(images))
         self.network: UNet = counting.denoiser.backbone  # built alike to the last weight
         self.averaged = ExponentialMovingAverage(self.network, config.ema_decay)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.lr)
