@@ -6,8 +6,6 @@ from PIL import Image
 
 from countsdiff.cli import main
 
-pytest.importorskip("diffusers", reason="the extra 'image' is not installed")
-
 CONFIG = """
 widths: [8, 16]
 depth: 1

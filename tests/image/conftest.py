@@ -13,8 +13,6 @@ from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images
 from countsdiff.image.pixel_model import PixelModel
 
-pytest.importorskip("diffusers", reason="the extra 'image' is not installed")
-
 TINY = ImageConfig(
     head="bounded",
     widths=(8, 16),

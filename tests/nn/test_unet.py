@@ -9,8 +9,6 @@ from countsdiff.core import Backbone, Context, Denoiser, Evidence
 from countsdiff.nn import UNet
 from countsdiff.nn.unet import noise_time
 
-pytest.importorskip("diffusers", reason="the extra 'image' is not installed")
-
 SHAPE = (3, 8, 8)
 N_VARS = 3 * 8 * 8
 SIZE = {"widths": (8, 16), "depth": 1, "attention": (1,), "n_groups": 4}
