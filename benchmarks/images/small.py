@@ -9,8 +9,6 @@ With --gaussian a Gaussian diffusion of the same network and training, trained f
 Needs scikit-image (extra dev) for the biharmonic equation. Images of the picture are generated ones only.
 """
 
-import time
-
 import numpy as np
 import pandas as pd
 import torch
@@ -99,16 +97,19 @@ def main() -> None:
         gaussian = GaussianPixels(config, train, folder) if arguments.gaussian else None
         if gaussian is not None:
             gaussian.train(clock)
-        start = time.process_time()
-        drawn = sampled(model, folder / "samples", arguments.n, test.codes, clock, arguments.batch_size)
-        seconds = time.process_time() - start
+        drawn = {}
+        for attrition in (0.0, 0.05):
+            where = folder / f"samples attrition {attrition:g}"
+            drawn[f"countsdiff, attrition {attrition:g}"] = sampled(
+                model, where, arguments.n, test.codes, clock, arguments.batch_size, attrition=attrition
+            )
     except OutOfTime:
         print("The slice is over; start again to go on.")
         return
     rows = np.random.default_rng(SEED).permutation(len(train))[: arguments.n]
     candidates = {
         "per-pixel marginals": marginal_images(train.pixels, arguments.n, SEED),
-        "countsdiff": drawn,
+        **drawn,
         "real training images": train.pixels[rows],
     }
     distances = []
@@ -117,13 +118,13 @@ def main() -> None:
         distances.append({"images": name, "n": len(images), "ResNet-56 Fréchet distance": distance})
         print(distances[-1], flush=True)
     order = np.argsort(test.codes[:SHOWN, 0], kind="stable")
-    save_grid(drawn[:SHOWN][order], RESULTS / "small.png", COLUMNS, zoom=3)
+    for name, images in drawn.items():
+        save_grid(images[:SHOWN][order], RESULTS / f"small_{name.split()[-1]}.png", COLUMNS, zoom=3)
     tables = {"small_distances": pd.DataFrame(distances), "small_filled": fill(model, gaussian, train, test)}
     tables["small_restored"] = restore(model, test)
     for name, table in tables.items():
         table.to_csv(RESULTS / f"{name}.csv", index=False)
         print(markdown(table), flush=True)
-    print(f"{seconds:.0f} CPU seconds of sampling in this run (0 if it was done before).")
 
 
 if __name__ == "__main__":
