@@ -14,7 +14,7 @@ from countsdiff.core.counting import (
 
 # the ends are the smallest and largest numbers RowGenerator draws; none is a tie P(X ≤ k) = u of the laws below
 UNIFORM = np.array([2.0**-24, 1.3e-6, 1e-4, 0.013, 0.201, 0.5003, 0.71, 0.93, 0.991, 0.99993, 1 - 2.0**-24])
-# from 16 on the recursion starts elsewhere than at 0; beyond 745 P(X = 0) underflows
+# laws of means beyond 16 are walked from elsewhere than 0; beyond 745 P(X = 0) underflows
 MEANS = np.array([0.0, 1e-8, 1e-3, 0.3, 1.0, 3.7, 40.0, 47.0, 48.5, 60.0, 300.0, 1000.0, 1e4])
 SHAPES = np.array([0.01, 0.3, 2.5, 40.0, 1e4])
 TRIALS = np.array([0.0, 1.0, 2.0, 5.0, 17.0, 48.0, 49.0, 60.0, 300.0, 2000.0, 1e4])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_NEAR = 16  # counts that are walked to from 0
+_NEAR = 16  # mean up to which laws are walked from 0
 _SWEEPS = 48  # steps walked before bisection takes over
 _TINY = 1e-300
 
@@ -249,10 +249,9 @@ def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _
     u, p0, a, b, high = (v.reshape(-1) for v in (u, p0, a, b, high))
     high = high.ceil()
     quantile, pmf, total = torch.zeros_like(u), p0.clone(), p0.clone()
-    far = (u > p0).nonzero().squeeze(1)  # a single cell's counts are nine tenths zeros
-    guess = torch.minimum(_normal_quantile(u[far], a[far], b[far]), high[far])
-    far, guess = far[guess > _NEAR], guess[guess > _NEAR]
+    far = (a + b > _NEAR * (1.0 - a)).nonzero().squeeze(1)
     if far.numel() > 0:
+        guess = torch.minimum(_normal_quantile(u[far], a[far], b[far]).clamp(min=0.0), high[far])
         quantile[far] = guess
         total[far], pmf[far] = cdf(guess, far), log_pmf(guess, far).exp()
     # up to where u is reached
@@ -289,7 +288,7 @@ def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _
 def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Quantiles of a normal law, corrected for the skewness of a Panjer law (Cornish & Fisher 1938), rounded."""
     spread = 1.0 / (1.0 - a)  # variance over mean; the third moment is variance · (2 spread − 1)
-    mean = (a + b).clamp(min=0.0) * spread
+    mean = (a + b) * spread
     z = torch.special.ndtri(u)
     guess: Tensor = mean + (mean * spread).sqrt() * z + (2.0 * spread - 1.0) * (z * z - 1.0) / 6.0
     return guess.round()
