@@ -106,9 +106,6 @@ def test_classes_are_learned_and_matter(tiny, images, tmp_path):
     dark, bright = drawn[::2].mean(), drawn[1::2].mean()
     assert abs(dark - 40) < 40
     assert abs(bright - 200) < 40
-    # the loss that is written down went down
-    unknown = model.sample(12, seed=0, batch_size=12)
-    assert dark < unknown.mean() < bright
     again = PixelModel.load(tmp_path)
     np.testing.assert_array_equal(again.sample(12, codes=codes, seed=0, batch_size=12), drawn)
     assert (again.config, again.categories) == (config, images.categories)
