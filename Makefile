@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-for-tests: $(VENV)/installed
-	$(PIP) -e ".[baselines,dev,test]"
+	$(PIP) -e ".[baselines,dev,image,test]"
 	@touch $@
 
 clean:
