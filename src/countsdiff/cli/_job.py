@@ -109,7 +109,7 @@ def train(
 def _hold_out(
     work: AnnData, layer: str | None, missing_layer: str | None, seed: int
 ) -> tuple[AnnData, str, sparse.csr_matrix]:
-    """Data that share the matrices of `work` and mark more entries as missing, the layer of the marks, and what is new."""
+    """Data that share the matrices of `work` and mark more entries as missing, the layer of the marks, the new ones."""
     check_counts(work, layer)
     missing = None if missing_layer is None else sparse.csr_matrix(get_layer(work, missing_layer), dtype=bool)
     held_out = hold_out(CellReader(as_row_access(get_layer(work, layer)), missing), seed)

@@ -1,7 +1,7 @@
 """Entries that are kept from training, so that they can judge it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from countsdiff.model._data import CellReader
 SHARE = 0.05
 _MAX_ENTRIES = 40_000_000  # of the cells that are scored, which the rivals want dense
 _MIN_CELLS = 500
+_MIN_HELD_OUT = 20
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Entries:
     held_out: CellReader
 
     def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return counts (NaN where held out and not there), missing entries and held-out ones, which are not missing."""
+        """Return counts (NaN if held out, yet not there), missing entries, and held-out ones, which are not missing."""
         held = self.held_out(rows)[0].astype(bool)
         counts, absent = replace(self.reader, missing=None)(rows)
         blank = self.reader(rows)[1] & ~held
@@ -51,10 +52,12 @@ class Entries:
             yield self(rows)[:2]
 
 
-def scored_rows(reader: CellReader, rows: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
-    """Evenly spaced cells (of `rows`) that are few enough to be looked at in full."""
-    rows = np.arange(reader.n_obs) if rows is None else rows
+def scored_rows(reader: CellReader, among: Callable[[], NDArray[np.intp]] | None = None) -> NDArray[np.intp]:
+    """All cells; where they are too many to be looked at in full, evenly spaced ones, `among` those that it returns."""
     most = max(_MAX_ENTRIES // reader.counts.shape[1], _MIN_CELLS)
+    rows = np.arange(reader.n_obs)
+    if len(rows) > most and among is not None:
+        rows = among()
     return rows[:: math.ceil(len(rows) / most) or 1]
 
 
@@ -82,15 +85,18 @@ def check_known(counts: NDArray, held: NDArray, adata: AnnData, rows: NDArray[np
     Raises
     ------
     ValueError
-        If no entry is held out, a held-out count is NaN, or all of them are zero.
+        If fewer than twenty entries are held out, a held-out count is NaN, or all of them are zero.
     """
-    if not held.any():
-        raise ValueError("No entry is held out: held_out has to be True where entries are to be scored.")
+    if held.sum() < _MIN_HELD_OUT:
+        raise ValueError(
+            f"{held.sum()} entries are held out, too few to judge anything by: held_out has to be True where entries "
+            "are to be scored."
+        )
     if np.isnan(counts).any():
         cell = adata.obs_names[rows[np.argwhere(np.isnan(counts))[0][0]]]
         raise ValueError(f"The count of a held-out entry of cell {cell!r} is NaN: give data that still have it.")
     if not counts[held].any():
         raise ValueError(
-            "All held-out entries are zero: were they set to 0 when they were hidden (pp.hide_entries does so)? Give the data "
-            "that still have their counts, adata=..."
+            "All held-out entries are zero: were they set to 0 when they were hidden (pp.hide_entries does so)? "
+            "Give the data that still have their counts, adata=..."
         )

@@ -68,14 +68,15 @@ class ReportingModel(CellModel):
         Raises
         ------
         ValueError
-            If an entry to score was trained on, its count is NaN, or all of them are zero.
+            If an entry to score was trained on (by the data that the model holds), its count is NaN, all of them are
+            zero, or there are fewer than twenty.
         RuntimeError
             If the model is not trained.
 
         Notes
         -----
-        At most 40 million entries of evenly spaced cells are looked at, or 500 cells: kNN smoothing wants them dense, and
-        has no other cells to smooth over.
+        At most 40 million entries of evenly spaced cells are looked at, or 500 cells: kNN smoothing wants them dense,
+        and has no other cells to smooth over.
 
         Examples
         --------
@@ -90,6 +91,7 @@ class ReportingModel(CellModel):
         start = time.perf_counter()
         self._check_if_trained(warn=False)
         adata = self._anndata_or_own(adata)
+        own = self.adata  # before a model that was loaded without data takes these for its own
         cells = self._cells(adata)
         if isinstance(held_out, str):
             held_out = get_layer(adata, held_out)
@@ -97,8 +99,8 @@ class ReportingModel(CellModel):
             hold_out(cells.reader, seed) if held_out is None else resolve_missing(held_out, adata, cells.reader).hidden
         )
         entries = Entries(cells.reader, CellReader(chosen, columns=cells.reader.columns))
-        rows = scored_rows(entries.reader, entries.cells())
-        checked = self._check_new(adata, entries, rows)
+        rows = scored_rows(entries.reader, entries.cells)
+        checked = self._check_new(adata, own, entries, rows)
         counts, blank, held = entries(rows)
         check_known(counts, held, adata, rows)
 
@@ -124,7 +126,6 @@ class ReportingModel(CellModel):
 
         findings = report.Findings(
             data=report.summarise(entries.blocks()),
-            n_scored_cells=len(rows),
             held_out=predictions,
             scores=report.compare(predictions, hidden, blank | held, seed),
             calibration=report.calibrate(predictions, seed),
@@ -139,21 +140,21 @@ class ReportingModel(CellModel):
         Path(path).write_text(report.render(findings), encoding="utf-8")
         return findings
 
-    def _check_new(self, adata: AnnData, entries: Entries, rows: NDArray[np.intp]) -> bool:
-        """Check that no entry to score was trained on; return whether that could be checked."""
-        if self.adata is None:
+    def _check_new(self, adata: AnnData, own: AnnData | None, entries: Entries, rows: NDArray[np.intp]) -> bool:
+        """Check that no entry to score was trained on, in the model's `own` data; return whether there were any."""
+        if own is None:
             return False
-        trained = self._reader(self.adata)
-        places = pd.Index(row_keys(self.adata.obs_names)).get_indexer(row_keys(adata.obs_names))
+        trained = self._reader(own)
+        places = pd.Index(row_keys(own.obs_names)).get_indexer(row_keys(adata.obs_names))
         for block in trained.chunks(rows[places[rows] >= 0]):
             seen = entries(block)[2] & ~trained(places[block])[1]
             if seen.any():
                 i, gene = np.argwhere(seen)[0]
                 raise ValueError(
                     f"The model was trained on entries to score, for example cell {adata.obs_names[block[i]]!r}, gene "
-                    f"{self.get_var_names()[gene]!r}: how well it fits them says nothing of entries that are missing. Hide some "
-                    "before training (see CountsDiffImputer.report, or use countsdiff impute --report), and give held_out; or "
-                    "give cells that it has not seen, under names of their own."
+                    f"{self.get_var_names()[gene]!r}: how well it fits them says nothing of entries that are missing. "
+                    "Hide some before training (see CountsDiffImputer.report, or use countsdiff impute --report), and "
+                    "give held_out; or give cells that it has not seen, under names of their own."
                 )
         return True
 

@@ -1,5 +1,6 @@
 """The self-checking report: findings from arrays, what to make of them, and one page that shows both."""
 
+from ._cautions import Caution, cautions
 from ._findings import (
     Calibration,
     DataSummary,
@@ -12,7 +13,6 @@ from ._findings import (
 )
 from ._page import render
 from ._score import FILLED, by_label, calibrate, cdf, compare, null_check, summarise
-from ._cautions import Caution, cautions
 
 __all__ = [
     "FILLED",

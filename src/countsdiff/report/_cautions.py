@@ -104,8 +104,8 @@ def _of_amount(calibration: Calibration) -> Iterator[Caution]:
         yield Caution(
             "over_imputation",
             "Too much is filled in",
-            f"The predictions of the held-out entries add up to {calibration.relative_bias:.0%} more molecules than were "
-            "counted there. Imputed values are too high on average.",
+            f"The predictions of the held-out entries add up to {calibration.relative_bias:.0%} more molecules than "
+            "were counted there. Imputed values are too high on average.",
         )
     elif calibration.relative_bias < -TOO_MANY:
         yield Caution(
@@ -123,8 +123,8 @@ def _of_labels(labels: tuple[LabelFinding, ...]) -> Iterator[Caution]:
                 "mostly_filled",
                 f"Most zeros of {label.label} are filled",
                 f"In {label.label}, {label.share_filled:.0%} of the zeros become half a count or more. Most zeros of "
-                "single-cell data are true: a gene that is off, or on too weakly to be caught. Distrust genes that appear "
-                "here only after imputation.",
+                "single-cell data are true: a gene that is off, or on too weakly to be caught. Distrust genes that "
+                "appear here only after imputation.",
             )
     for label in labels if len(labels) > 1 else ():
         if label.counted >= MOLECULES_OF_LABEL and label.predicted > (1 + TOO_MANY_IN_LABEL) * label.counted:
@@ -141,15 +141,15 @@ def _of_certainty(calibration: Calibration) -> Iterator[Caution]:
         yield Caution(
             "too_sure",
             "The model is too sure of itself",
-            f"{calibration.coverage:.1%} of the held-out counts lie within their intervals, where {calibration.promised:.1%} "
-            "were promised. Take intervals and samples for narrower than the truth.",
+            f"{calibration.coverage:.1%} of the held-out counts lie within their intervals, where "
+            f"{calibration.promised:.1%} were promised. Take intervals and samples for narrower than the truth.",
         )
     if calibration.pit_ks > PIT_FAR:
         yield Caution(
             "poor_calibration",
             "Predicted and counted values are spread differently",
-            f"The histogram of places below departs from flat by {calibration.pit_ks:.3f}, where a sound prediction stays "
-            f"below {PIT_FAR}. Probabilities, intervals and samples are off by about as much.",
+            f"The histogram of places below departs from flat by {calibration.pit_ks:.3f}, where a sound prediction "
+            f"stays below {PIT_FAR}. Probabilities, intervals and samples are off by about as much.",
         )
 
 
@@ -162,6 +162,6 @@ def _of_null(findings: Findings) -> Iterator[Caution]:
             "invented_correlation",
             "Some outputs show gene-gene correlation where there is none",
             f"Made of counts in which no two genes have anything to do with each other: {names}, where chance gives "
-            f"{null.chance:.2f}. Do not look for co-expression, networks or tests of genes in these outputs; use the raw "
-            "counts, or several samples.",
+            f"{null.chance:.2f}. Do not look for co-expression or networks in these outputs, nor test genes with them; "
+            "use the raw counts, or several samples.",
         )

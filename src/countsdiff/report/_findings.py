@@ -63,6 +63,11 @@ class HeldOut:
     upper: NDArray[np.float64]
     interval: float
 
+    @property
+    def n_cells(self) -> int:
+        """Number of cells with held-out entries."""
+        return len(np.unique(self.rows))
+
     def matrix(self, values: NDArray) -> sparse.csr_matrix:
         """Put one value per entry where the entries are; zeros stay stored."""
         return sparse.csr_matrix((values, (self.rows, self.columns)), shape=self.shape)
@@ -175,8 +180,6 @@ class Findings:
     ----------
     data
         The counts.
-    n_scored_cells
-        Cells with held-out entries.
     held_out, scores, calibration
         Predictions of the held-out entries; the model first among the scores.
     labels
@@ -190,7 +193,6 @@ class Findings:
     """
 
     data: DataSummary
-    n_scored_cells: int
     held_out: HeldOut
     scores: tuple[Score, ...]
     calibration: Calibration

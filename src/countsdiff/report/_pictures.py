@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -27,11 +28,14 @@ def pictures(held_out: HeldOut, calibration: Calibration) -> dict[str, str]:
             "imputed_upper": held_out.upper[:, None],
         },
     )
-    everything = {"truth": column.X, "hidden": np.ones(column.shape, dtype=bool)}
+    everything: dict[str, Any] = {"truth": column.X, "hidden": np.ones(column.shape, dtype=bool)}
+    n_bins = int(np.clip(len(held_out.truth) // 50, 1, 20))  # so that one of them is not left out for being too empty
     return {
         "recovery": _draw(lambda ax: pl.recovery(column, ax=ax, **everything)),
-        "calibration": _draw(lambda ax: pl.calibration(column, ax=ax, **everything)),
-        "coverage": _draw(lambda ax: pl.coverage(column, interval=held_out.interval, ax=ax, **everything)),
+        "calibration": _draw(lambda ax: pl.calibration(column, n_bins=n_bins, ax=ax, **everything)),
+        "coverage": _draw(
+            lambda ax: pl.coverage(column, interval=held_out.interval, n_bins=n_bins, ax=ax, **everything)
+        ),
         "pit": _draw(lambda ax: _pit(ax, calibration)),
     }
 
@@ -46,7 +50,14 @@ def _draw(draw: Callable[[Axes], object]) -> str:
 
 def _pit(axes: Axes, calibration: Calibration) -> None:
     n = len(calibration.pit)
-    axes.bar((np.arange(n) + 0.5) / n, np.array(calibration.pit) * n, width=0.92 / n, color=_BLUE)
+    axes.bar(
+        (np.arange(n) + 0.5) / n,
+        np.array(calibration.pit) * n,
+        width=1 / n,
+        color=_BLUE,
+        edgecolor="white",
+        linewidth=0.8,
+    )
     axes.axhline(1.0, color=_GREY, lw=1, ls="--", label="calibrated")
     axes.set(
         xlim=(0, 1),

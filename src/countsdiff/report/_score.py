@@ -90,13 +90,13 @@ def cdf(count: NDArray, mean: NDArray, std: NDArray) -> NDArray[np.float64]:
 
     Every head of the model predicts one of the two, so that mean and standard deviation say all of it.
     """
-    count, mean = np.maximum(count, -1.0), np.maximum(mean, 1e-12)
+    mean = np.maximum(mean, 1e-12)
     excess = np.square(std) - mean
     poisson = excess <= 1e-5 * mean  # as far as float32 tells
     shape = np.square(mean) / np.where(poisson, 1.0, excess)
-    law = special.betainc(shape, count + 1.0, shape / (shape + mean), where=count >= 0, out=np.zeros_like(mean))
-    special.gammaincc(count + 1.0, mean, where=poisson & (count >= 0), out=law)
-    return np.clip(law, 0.0, 1.0)
+    above = np.maximum(count, 0.0) + 1.0
+    law = np.where(poisson, special.gammaincc(above, mean), special.betainc(shape, above, shape / (shape + mean)))
+    return np.where(count < 0, 0.0, np.clip(law, 0.0, 1.0))
 
 
 def by_label(
