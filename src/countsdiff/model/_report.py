@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,17 @@ from countsdiff.model._data import CellReader, get_layer, row_keys
 from countsdiff.model._hold_out import Entries, check_known, hold_out, scored_rows
 from countsdiff.model._missing import DENOISE, Task, resolve_missing
 from countsdiff.model._predict import Cells, Predictor, Request
+from countsdiff.report import (
+    FILLED,
+    Findings,
+    HeldOut,
+    by_label,
+    calibrate,
+    compare,
+    null_check,
+    render,
+    summarise,
+)
 
 _INTERVAL = 0.9
 _OUTPUTS = ("mean", "log_mean", "sample")
@@ -39,7 +49,7 @@ class ReportingModel(CellModel):
         held_out: NDArray | sparse.spmatrix | str | None = None,
         details: Mapping[str, str] | None = None,
         seed: int = 0,
-    ):
+    ) -> Findings:
         """Check the model on entries that it was not trained on, and write a page that says how far to trust it.
 
         Accuracy beside simple methods, calibration, what happens to zeros, a null check, and warnings in plain words;
@@ -86,8 +96,6 @@ class ReportingModel(CellModel):
         >>> model.train()
         >>> model.report("report.html", held_out="held_out")
         """
-        from countsdiff import report  # matplotlib and scikit-learn, which nothing else here needs
-
         start = time.perf_counter()
         self._check_if_trained(warn=False)
         adata = self._anndata_or_own(adata)
@@ -107,11 +115,9 @@ class ReportingModel(CellModel):
         some = replace(
             cells, keys=cells.keys[rows], categories=cells.categories[rows], continuous=cells.continuous[rows]
         )
-        predictions = self._held_out(report, some, counts, blank, held)
+        predictions = self._held_out(some, counts, blank, held)
         hidden = np.where(held, np.float32(0), counts)
-        names, codes = self._labels(cells, rows)
-        if denoises := self.module.denoiser.head != "x0":
-            zeros, filled = self._zeros(some, counts, blank, report.FILLED)
+        denoises = self.module.denoiser.head != "x0"
 
         def denoise(values: NDArray, missing: NDArray, output: str) -> NDArray:
             n = len(values)  # covariates are not looked at, and names only seed samples: the first ones will do
@@ -124,20 +130,22 @@ class ReportingModel(CellModel):
             )
             return np.concatenate([m[0] for _, m in self._blocks(of, DENOISE, Request(output, seed=seed), 0.0)])
 
-        findings = report.Findings(
-            data=report.summarise(entries.blocks()),
+        findings = Findings(
+            data=summarise(entries.blocks()),
             held_out=predictions,
-            scores=report.compare(predictions, hidden, blank | held, seed),
-            calibration=report.calibrate(predictions, seed),
-            labels=report.by_label(names, codes, zeros, filled, predictions) if denoises else (),
-            null=report.null_check(counts, blank, denoise, _OUTPUTS, seed) if denoises else None,
+            scores=compare(predictions, hidden, blank | held, seed),
+            calibration=calibrate(predictions, seed),
+            labels=by_label(*self._labels(cells, rows), *self._zeros(some, counts, blank), predictions)
+            if denoises
+            else (),
+            null=null_check(counts, blank, denoise, _OUTPUTS, seed) if denoises else None,
             checked=checked,
             settings={},
         )
         settings = self._settings(seed) | dict(details or {})
         settings["this report took"] = f"{time.perf_counter() - start:.0f} s"
         findings = replace(findings, settings=settings)
-        Path(path).write_text(report.render(findings), encoding="utf-8")
+        Path(path).write_text(render(findings), encoding="utf-8")
         return findings
 
     def _check_new(self, adata: AnnData, own: AnnData | None, entries: Entries, rows: NDArray[np.intp]) -> bool:
@@ -158,23 +166,25 @@ class ReportingModel(CellModel):
                 )
         return True
 
-    def _held_out(self, report: Any, some: Cells, counts: NDArray, blank: NDArray, held: NDArray) -> Any:
+    def _held_out(self, some: Cells, counts: NDArray, blank: NDArray, held: NDArray) -> HeldOut:
         """What the model predicts of the entries held out, given all others."""
         found: list[list[NDArray]] = []
         cells = replace(some, reader=CellReader(counts, blank | held))
         request = Request("mean", return_std=True, interval=_INTERVAL)
-        for rows, matrices in self._blocks(cells, Task(None, evidence=False, rewrite="missing"), request):
-            found.append([matrix[held[rows]].astype(np.float64) for matrix in matrices])
-        values = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-        return report.HeldOut(*np.nonzero(held), held.shape, counts[held].astype(np.float64), *values, _INTERVAL)
+        for block, matrices in self._blocks(cells, Task(None, evidence=False, rewrite="missing"), request):
+            found.append([matrix[held[block]].astype(np.float64) for matrix in matrices])
+        mean, std, lower, upper = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        rows, columns = np.nonzero(held)
+        truth = counts[held].astype(np.float64)
+        return HeldOut(rows, columns, (len(held), held.shape[1]), truth, mean, std, lower, upper, _INTERVAL)
 
-    def _zeros(self, some: Cells, counts: NDArray, blank: NDArray, least: float) -> tuple[NDArray, NDArray]:
-        """Observed zeros of every cell, and those that imputing zeros fills with `least` or more."""
+    def _zeros(self, some: Cells, counts: NDArray, blank: NDArray) -> tuple[NDArray, NDArray]:
+        """Observed zeros of every cell, and those that imputing zeros fills."""
         zero = (counts == 0) & ~blank
         filled = np.zeros(len(counts), dtype=np.intp)
         cells = replace(some, reader=CellReader(counts, blank))
         for rows, (mean,) in self._blocks(cells, Task(None, evidence=True, rewrite="zeros"), Request("mean")):
-            filled[rows] = (zero[rows] & (mean >= least)).sum(1)
+            filled[rows] = (zero[rows] & (mean >= FILLED)).sum(1)
         return zero.sum(1), filled
 
     def _blocks(
