@@ -162,3 +162,13 @@ def test_the_page_is_that_of_the_findings(reported):
 
     page, findings = reported
     assert report.render(replace(findings)) == page
+
+
+def test_scaled_counts_are_suspected(reported, make_adata, held_out, train, tmp_path):
+    adata = make_adata()
+    adata.X = adata.X * 3
+    adata.layers["held_out"] = held_out
+    train(adata, 5, missing_layer="held_out").report(tmp_path / "r.html", held_out="held_out")
+    assert 'data-name="normalised"' in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'data-name="normalised"' not in reported[0]
+    assert 'data-name="few_cells"' in reported[0]  # ninety
