@@ -122,3 +122,4 @@ def test_chosen_genes_alone_are_judged(run, tmp_path):
     assert run(*FAST, "--genes", 12)[0] == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.search(r"60 cells × 1[0-9] genes", page)
+    assert re.search(r"1[0-9] of 30, chosen by all counts", page)

@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, baselines, metrics
+from countsdiff.model import _hold_out
 from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
 
@@ -139,6 +140,19 @@ class TestWhichEntries:
         assert 'data-name="unchecked"' in (tmp_path / "r.html").read_text(encoding="utf-8")
         assert reported[1].checked
         assert findings.scores == reported[1].scores
+
+    def test_too_many_cells_are_looked_at_in_part(self, model, reported, tmp_path, monkeypatch):
+        monkeypatch.setattr(_hold_out, "_MAX_ENTRIES", 0)
+        monkeypatch.setattr(_hold_out, "_MIN_CELLS", 40)
+        findings = model.report(tmp_path / "r.html", held_out="held_out")
+        whole = reported[1].held_out
+        some = np.isin(whole.rows, np.unique(whole.rows)[::3])
+        np.testing.assert_array_equal(findings.held_out.truth, whole.truth[some])
+        np.testing.assert_array_equal(findings.held_out.mean, whole.mean[some])
+        assert findings.data == reported[1].data
+        note = "The simple methods saw these"
+        assert note in (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert note not in reported[0]
 
     def test_missing_entries_are_not_held_out(self, make_adata):
         adata = make_adata()

@@ -109,6 +109,7 @@ def impute(
         details = {
             "file": str(source),
             "imputed": f"{_what(record)} ({output.value}), the entries held out being known again",
+            "genes": "all" if genes is None else f"{len(job.columns):,} of {adata.n_vars:,}, chosen by all counts",
             "seed of training": str(seed),
             "training took": f"{trained - start:.0f} s",
         }

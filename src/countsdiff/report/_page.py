@@ -36,6 +36,7 @@ def render(findings: Findings) -> str:
         cautions=_cautions(cautions(findings)),
         n_entries=f"{len(held_out.truth):,}",
         n_cells=f"{held_out.n_cells:,}",
+        subset=_subset(held_out.shape[0], data.n_cells),
         scores=_scores(findings.scores),
         interval=f"{calibration.interval:.0%}",
         promised=f"{calibration.promised:.1%}",
@@ -69,6 +70,15 @@ def _tiles(findings: Findings) -> str:
         )
         tiles.append((f"{filled:.1%}", "of the zeros are filled when zeros are imputed"))
     return "".join(f'<div class="tile"><b>{escape(n)}</b><span>{escape(text)}</span></div>' for n, text in tiles)
+
+
+def _subset(n_looked_at: int, n_cells: int) -> str:
+    if n_looked_at == n_cells:
+        return ""
+    return (
+        f"To save time and memory, {n_looked_at:,} evenly spaced cells were looked at. The simple methods saw these "
+        "alone, where the model was trained on all, which favours the model."
+    )
 
 
 def _cautions(found: list[Caution]) -> str:
