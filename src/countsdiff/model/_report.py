@@ -80,6 +80,8 @@ class ReportingModel(CellModel):
         ValueError
             If an entry to score was trained on (by the data that the model holds), its count is NaN, all of them are
             zero, or there are fewer than twenty.
+        TypeError
+            If the model is one of several modalities.
         RuntimeError
             If the model is not trained.
 
