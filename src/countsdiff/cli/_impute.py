@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from countsdiff.cli._io import InputError, blame, check_output, read, report, write
+from countsdiff.cli._io import InputError, atomic, blame, check_output, read, write
+from countsdiff.cli._io import report as say
 
 
 class Output(StrEnum):
@@ -53,16 +54,27 @@ def impute(
         int | None, Option(min=1, help="Length of training.", show_default="from the number of cells")
     ] = None,
     key_added: Annotated[str, Option(help="Layer to write.")] = "imputed",
+    report: Annotated[
+        Path | None,
+        Option(
+            metavar="PAGE.html",
+            help="Hide a twentieth of the observed entries from training, and write what they say of the result.",
+        ),
+    ] = None,
     accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Impute the missing counts of an .h5ad file, or its zeros if none are marked as missing."""
     start = time.perf_counter()
     check_output(out, source)
+    if report is not None:
+        check_output(report, source)
+        if report.resolve() == out.resolve():
+            raise InputError(f"{report}: --report would overwrite the output; choose another name.")
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
     training: dict[str, Any] = {"batch_key": batch_key, "labels_key": labels_key, "genes": genes, "steps": steps}
-    for name, value in (training | {"save_model": save_model}).items():
+    for name, value in (training | {"save_model": save_model, "report": report}).items():
         if model is not None and value is not None:
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
     if save_model is not None and save_model.exists():
@@ -76,7 +88,13 @@ def impute(
     layers: dict[str, Any] = {"layer": layer, "missing_layer": missing_layer}
     with blame(source):
         if model is None:
-            job = _job.train(adata, **layers, **training, seed=seed, accelerator=accelerator.value, quiet=quiet)
+            settings: dict[str, Any] = {
+                "seed": seed,
+                "accelerator": accelerator.value,
+                "for_report": report is not None,
+            }
+            job = _job.train(adata, **layers, **training, **settings, quiet=quiet)
+            trained = time.perf_counter()
         else:
             job = _job.load(model, adata, **layers)
         # a trained model knows its missing entries; a loaded one has not seen these
@@ -87,14 +105,25 @@ def impute(
             job.model.save(str(save_model))
     with blame(out):
         write(adata, out)
+    if report is not None:
+        details = {
+            "file": str(source),
+            "imputed": f"{_what(record)} ({output.value}), the entries held out being known again",
+            "genes": "all" if genes is None else f"{len(job.columns):,} of {adata.n_vars:,}, chosen by all counts",
+            "seed of training": str(seed),
+            "training took": f"{trained - start:.0f} s",
+        }
+        with blame(report), atomic(report) as temporary:
+            job.model.report(temporary, held_out=job.held_out, details=details, seed=seed)
     if not quiet:
         n_left = adata.n_vars - len(job.columns)
-        report(
+        say(
             f"Imputed {_what(record)} of {adata.n_obs:,} cells × {len(job.columns):,} genes ({output.value}) "
             f"in {time.perf_counter() - start:.0f} s.",
             f"The other {n_left:,} genes keep their counts." if n_left else None,
             f"Saved the model to {save_model}." if save_model else None,
             f"Wrote {out}, {_where(key_added, n_samples)}.",
+            f"Wrote {report}: how far to trust it." if report else None,
         )
 
 

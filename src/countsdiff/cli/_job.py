@@ -12,8 +12,11 @@ from scipy import sparse
 from countsdiff import CountsDiffImputer, pp
 from countsdiff.cli._io import InputError, blame, default_layer
 from countsdiff.cli._training import progress_bar
-from countsdiff.model._data import align_genes, check_counts, get_layer
+from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer
+from countsdiff.model._hold_out import hold_out
 from countsdiff.pp._impute import borrow, changed_layers
+
+_NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Job:
         Layer of `adata` with the counts; None for ``X``.
     missing_layer
         Layer of `adata` that says which entries are missing, or None.
+    held_out
+        Entries of `work` that were hidden in training, for the report, and are known again; None for none.
     """
 
     model: CountsDiffImputer
@@ -42,6 +47,7 @@ class Job:
     columns: NDArray[np.intp]
     layer: str | None
     missing_layer: str | None
+    held_out: sparse.csr_matrix | None = None
 
     def impute(self, key_added: str, **kwargs: Any) -> dict[str, Any]:
         """Impute, write the result to ``adata`` in full shape, and return the record of what was done."""
@@ -80,8 +86,9 @@ def train(
     seed: int,
     accelerator: str,
     quiet: bool,
+    for_report: bool,
 ) -> Job:
-    """Train a model on `adata`, or on its `genes` most variable genes."""
+    """Train a model on `adata`, or on its `genes` most variable genes; with some entries held out `for_report`."""
     layer = layer or default_layer(adata)
     columns = np.arange(adata.n_vars)
     if genes is not None:
@@ -89,13 +96,27 @@ def train(
         observed = AnnData(_with_missing_as(0.0, adata, layer, missing_layer))
         columns = np.flatnonzero(pp.highly_variable(observed, genes))
     work = borrow(adata if len(columns) == adata.n_vars else adata[:, columns].copy())
-    CountsDiffImputer.setup_anndata(
-        work, layer=layer, missing_layer=missing_layer, batch_key=batch_key, labels_key=labels_key
-    )
-    model = CountsDiffImputer(work, seed=seed)
+    seen, hidden, held_out = work, missing_layer, None
+    if for_report:
+        seen, hidden, held_out = _hold_out(work, layer, missing_layer, seed)
+    CountsDiffImputer.setup_anndata(seen, layer=layer, missing_layer=hidden, batch_key=batch_key, labels_key=labels_key)
+    model = CountsDiffImputer(seen, seed=seed)
     with progress_bar(quiet=quiet) as arguments:
         model.train(steps, seed=seed, accelerator=accelerator, **arguments)
-    return Job(model, adata, work, columns, layer, missing_layer)
+    return Job(model, adata, work, columns, layer, missing_layer, held_out)
+
+
+def _hold_out(
+    work: AnnData, layer: str | None, missing_layer: str | None, seed: int
+) -> tuple[AnnData, str, sparse.csr_matrix]:
+    """Data that share the matrices of `work` and mark more entries as missing, the layer of the marks, the new ones."""
+    check_counts(work, layer)
+    missing = None if missing_layer is None else sparse.csr_matrix(get_layer(work, missing_layer), dtype=bool)
+    held_out = hold_out(CellReader(as_row_access(get_layer(work, layer)), missing), seed)
+    seen = borrow(work)
+    name = missing_layer or _NOT_TRAINED_ON
+    seen.layers[name] = held_out if missing is None else missing + held_out
+    return seen, name, held_out
 
 
 def load(folder: Path, adata: AnnData, *, layer: str | None, missing_layer: str | None) -> Job:

@@ -1,7 +1,7 @@
 """Metrics: arrays in, numbers out."""
 
 from .bootstrap import bootstrap_interval
-from .calibration import interval_coverage, pit_ks, variance_ratio, zero_fraction_error
+from .calibration import interval_coverage, pit_ks, randomised_pit, variance_ratio, zero_fraction_error
 from .correlation import correlation_error, mean_absolute_correlation
 from .denoising import log_normalise, open_problems_mse, open_problems_poisson
 from .distribution import energy_distance, frechet_distance, mmd, sliced_wasserstein, wasserstein_1d
@@ -27,6 +27,7 @@ __all__ = [
     "poisson_loss",
     "pool_imputations",
     "r2",
+    "randomised_pit",
     "relative_bias",
     "rmse",
     "sliced_wasserstein",

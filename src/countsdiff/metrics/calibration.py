@@ -1,7 +1,7 @@
 """Whether samples and intervals are spread as the truth is."""
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .point import check_entries
 
@@ -52,12 +52,11 @@ def interval_coverage(truth: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> f
     return float(np.mean((low <= x) & (x <= high)))
 
 
-def pit_ks(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> float:
-    """Kolmogorov-Smirnov distance of the randomised PIT from the uniform distribution.
+def randomised_pit(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> NDArray[np.float64]:
+    """Place of every count in its predictive distribution: uniform on [0, 1] if and only if that is calibrated.
 
-    With F the predictive distribution of a count x, ``u = F(x - 1) + v (F(x) - F(x - 1))`` and v uniform, u
-    is uniform if and only if the prediction is calibrated (Brockwell 2007; Czado, Gneiting & Held 2009),
-    whatever the share of zeros.
+    With F the predictive distribution of a count x, ``u = F(x - 1) + v (F(x) - F(x - 1))`` and v uniform
+    (Brockwell 2007; Czado, Gneiting & Held 2009), whatever the share of zeros.
 
     Parameters
     ----------
@@ -68,9 +67,8 @@ def pit_ks(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> float:
 
     Returns
     -------
-    float
-        Largest distance between the two distribution functions, in [0, 1]; about ``0.87 / sqrt(n_entries)``
-        on average if the prediction is calibrated.
+    numpy.ndarray
+        u, shape ``(n_entries,)``.
 
     Raises
     ------
@@ -82,6 +80,19 @@ def pit_ks(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> float:
     if wrong.size:
         i = wrong[0]
         raise ValueError(f"entry {i} has F(x-1) = {below[i]:g} and F(x) = {at[i]:g}; need 0 <= F(x-1) <= F(x) <= 1")
-    u = np.sort(below + np.random.default_rng(seed).random(len(at)) * (at - below))
+    u: NDArray[np.float64] = below + np.random.default_rng(seed).random(len(at)) * (at - below)
+    return u
+
+
+def pit_ks(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> float:
+    """Kolmogorov-Smirnov distance of :func:`randomised_pit`, whose arguments it takes, from the uniform distribution.
+
+    Returns
+    -------
+    float
+        Largest distance between the two distribution functions, in [0, 1]; about ``0.87 / sqrt(n_entries)``
+        on average if the prediction is calibrated.
+    """
+    u = np.sort(randomised_pit(cdf_below, cdf_at, seed))
     steps = np.arange(len(u) + 1) / len(u)
     return float(max(np.max(steps[1:] - u), np.max(u - steps[:-1])))

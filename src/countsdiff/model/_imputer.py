@@ -19,6 +19,7 @@ from countsdiff.model._generate import GenerativeModel
 from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
+from countsdiff.model._report import ReportingModel
 from countsdiff.model._setup import RegisteredModel
 from countsdiff.model._statistics import gene_statistics
 from countsdiff.model._transfer import TransferableModel
@@ -36,6 +37,7 @@ class CountsDiffImputer(
     TransferableModel,
     ExpressionModel,
     DifferentialModel,
+    ReportingModel,
 ):
     """CountsDiff for single-cell counts: impute, denoise and sample in integers.
 

@@ -103,7 +103,7 @@ def calibration(
     axes.errorbar(predicted, observed, [low, error], fmt="o", color=BLUE, ms=4, lw=1, label="held-out entries")
     axes.set(xscale="log", yscale="log", xlim=limits, xlabel="predicted mean", ylabel="mean held-out count")
     positive = observed[observed > 0]
-    axes.set_ylim(min(limits[0], positive.min() / 1.5), max(limits[1], positive.max() * 1.5))
+    axes.set_ylim(np.min(positive / 1.5, initial=limits[0]), np.max(positive * 1.5, initial=limits[1]))
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     axes.set_title(f"all entries: {y.mean():.3g} predicted, {x.mean():.3g} counted", fontsize=10)
     return finish(axes, ax, show, save)

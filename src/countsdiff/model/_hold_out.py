@@ -1,0 +1,102 @@
+"""Entries that are kept from training, so that they can judge it."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from countsdiff.model._data import CellReader
+
+SHARE = 0.05
+_MAX_ENTRIES = 40_000_000  # of the cells that are scored, which the rivals want dense
+_MIN_CELLS = 500
+_MIN_HELD_OUT = 20
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Cells with all their counts, those held out for the report included.
+
+    Parameters
+    ----------
+    reader
+        Counts as the model gets them.
+    held_out
+        Boolean matrix of the entries to score.
+    """
+
+    reader: CellReader
+    held_out: CellReader
+
+    def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return counts (NaN if held out, yet not there), missing entries, and held-out ones, which are not missing."""
+        held = self.held_out(rows)[0].astype(bool)
+        counts, absent = replace(self.reader, missing=None)(rows)
+        blank = self.reader(rows)[1] & ~held
+        counts[blank] = 0.0
+        counts[held & absent] = np.nan
+        return counts, blank, held
+
+    def cells(self) -> NDArray[np.intp]:
+        """Cells with an entry held out."""
+        some = [rows[self.held_out(rows)[0].any(1)] for rows in self.reader.chunks()]
+        return np.concatenate(some)
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        """Counts and missing entries of all cells."""
+        for rows in self.reader.chunks():
+            yield self(rows)[:2]
+
+
+def scored_rows(reader: CellReader, among: Callable[[], NDArray[np.intp]] | None = None) -> NDArray[np.intp]:
+    """All cells; where they are too many to be looked at in full, evenly spaced ones, `among` those that it returns."""
+    most = max(_MAX_ENTRIES // reader.counts.shape[1], _MIN_CELLS)
+    rows = np.arange(reader.n_obs)
+    if len(rows) > most and among is not None:
+        rows = among()
+    return rows[:: math.ceil(len(rows) / most) or 1]
+
+
+def hold_out(reader: CellReader, seed: int = 0) -> sparse.csr_matrix:
+    """Choose a twentieth of the observed entries of the cells to score, zeros included.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        Boolean, shape ``(n_obs, n_vars)``, genes in the order of the data.
+    """
+    rng = np.random.default_rng(seed)
+    places = []
+    for rows in reader.chunks(scored_rows(reader)):
+        missing = reader(rows)[1]
+        cells, genes = np.nonzero(reader.restore((rng.random(missing.shape) < SHARE) & ~missing))
+        places.append((rows[cells], genes))
+    cells, genes = (np.concatenate(part) for part in zip(*places, strict=True))
+    return sparse.csr_matrix((np.ones(len(cells), dtype=bool), (cells, genes)), shape=reader.counts.shape)
+
+
+def check_known(counts: NDArray, held: NDArray, adata: AnnData, rows: NDArray[np.intp]) -> None:
+    """Check the held-out entries of some cells: there have to be some, and their counts have to be there.
+
+    Raises
+    ------
+    ValueError
+        If fewer than twenty entries are held out, a held-out count is NaN, or all of them are zero.
+    """
+    if held.sum() < _MIN_HELD_OUT:
+        raise ValueError(
+            f"{held.sum()} entries are held out, too few to judge anything by: held_out has to be True where entries "
+            "are to be scored."
+        )
+    if np.isnan(counts).any():
+        cell = adata.obs_names[rows[np.argwhere(np.isnan(counts))[0][0]]]
+        raise ValueError(f"The count of a held-out entry of cell {cell!r} is NaN: give data that still have it.")
+    if not counts[held].any():
+        raise ValueError(
+            "All held-out entries are zero: were they set to 0 when they were hidden (pp.hide_entries does so)? "
+            "Give the data that still have their counts, adata=..."
+        )
