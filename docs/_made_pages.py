@@ -1,0 +1,51 @@
+"""Pages that nobody writes by hand: results of the benchmarks, options of the command line."""
+
+import inspect
+import shutil
+from collections.abc import Iterator
+from enum import EnumMeta
+from pathlib import Path
+from typing import Any, get_args
+
+
+def copy_results(source: Path, target: Path) -> None:
+    """Copy reports and their pictures, so that they are pages of the site, and their links hold."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.csv", "*.json", "*.html"))
+
+
+def write_command_line(target: Path) -> None:
+    """Write the options of every command, as the program itself declares them."""
+    from countsdiff.cli import app
+
+    commands: list[Any] = [command.callback for command in app.registered_commands]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join(line for command in commands for line in _describe(command)))
+
+
+def _describe(command: Any) -> Iterator[str]:
+    yield f"## countsdiff {command.__name__}\n\n{command.__doc__}\n"
+    yield "| | | default |\n|---|---|---|"
+    for name, parameter in inspect.signature(command).parameters.items():
+        annotated = parameter.annotation
+        info = annotated.__metadata__[0]
+        kinds = get_args(annotated.__origin__) or (annotated.__origin__,)
+        choices = next(([str(value) for value in kind] for kind in kinds if isinstance(kind, EnumMeta)), [])
+        if type(info).__name__ == "ArgumentInfo":
+            usage = f"`{info.metavar}`"
+        else:
+            # typer takes the first flag that is written out for a default
+            flags = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
+            usage = ", ".join(f"`{flag}`" for flag in flags or [f"--{name.replace('_', '-')}"])
+            usage += f" `{info.metavar}`" if info.metavar else ""
+            usage += " " + " ".join(f"`{choice}`" for choice in choices)
+        yield f"| {usage} | {info.help} | {_default(info, parameter.default)} |"
+    yield ""
+
+
+def _default(info: Any, default: Any) -> str:
+    if isinstance(info.show_default, str):
+        return info.show_default
+    if default is inspect.Parameter.empty:
+        return "required"
+    return "" if default is None or default is False else f"`{default}`"
