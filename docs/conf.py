@@ -5,9 +5,12 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import get_origin
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+
+import numpy as np
 
 import countsdiff
 from _made_pages import copy_results, write_command_line
@@ -41,6 +44,7 @@ autosummary_generate = True
 autodoc_member_order = "bysource"
 typehints_defaults = "comma"
 typehints_document_rtype = False
+smartquotes_action = "q"  # quotation marks and no dashes: options begin with two
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
@@ -56,6 +60,7 @@ html_show_copyright = False
 html_copy_source = False
 html_theme_options = {
     "logo": {"text": "countsdiff"},
+    "navbar_persistent": [],  # the sidebar has the search
     "home_page_in_toc": False,
     "show_navbar_depth": 1,
     "show_toc_level": 2,
@@ -64,6 +69,11 @@ html_theme_options = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def typehints_formatter(annotation, config):
+    """Arrays by their name: shapes and dtypes are in the text."""
+    return ":class:`~numpy.ndarray`" if get_origin(annotation) is np.ndarray else None
 
 
 def _links_into_the_repository(app, docname, source):

@@ -201,7 +201,8 @@ class PredictiveModel(CellModel):
         Examples
         --------
         >>> model.deepen(depth=4)
-        >>> adata.layers["deepened"]
+        >>> bool((model.adata.layers["deepened"] >= model.adata.layers["counts"].toarray()).all())
+        True
         """
         if output not in ("mean", "sample"):
             raise ValueError(f"deepen gives output='mean' or 'sample'; got {output!r}.")
