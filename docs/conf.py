@@ -38,7 +38,10 @@ templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]  # results written by a program begin where they like
+suppress_warnings = [
+    "config.cache",  # a formatter is a function
+    "myst.header",  # results written by a program begin where they like
+]
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
