@@ -1,6 +1,7 @@
 """Pages that nobody writes by hand: results of the benchmarks, options of the command line."""
 
 import inspect
+import re
 import shutil
 from collections.abc import Iterator
 from enum import EnumMeta
@@ -9,9 +10,11 @@ from typing import Any, get_args
 
 
 def copy_results(source: Path, target: Path) -> None:
-    """Copy reports and their pictures, so that they are pages of the site, and their links hold."""
+    """Copy tables and their pictures, to be pages of the site; reports all have one title, and get another."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.csv", "*.json", "*.html"))
+    for report in target.rglob("report.md"):
+        report.write_text(re.sub(r"\A# .*", f"# All methods: {report.parent.name}", report.read_text()))
 
 
 def write_command_line(target: Path) -> None:
@@ -39,7 +42,8 @@ def _describe(command: Any) -> Iterator[str]:
             usage = ", ".join(f"`{flag}`" for flag in flags or [f"--{name.replace('_', '-')}"])
             usage += f" `{info.metavar}`" if info.metavar else ""
             usage += " " + " ".join(f"`{choice}`" for choice in choices)
-        yield f"| {usage} | {info.help} | {_default(info, parameter.default)} |"
+        text = re.sub(r"--[\w-]+", r"`\g<0>`", info.help)  # or two hyphens become a dash
+        yield f"| {usage} | {text} | {_default(info, parameter.default)} |"
     yield ""
 
 

@@ -47,7 +47,6 @@ autosummary_generate = True
 autodoc_member_order = "bysource"
 typehints_defaults = "comma"
 typehints_document_rtype = False
-smartquotes_action = "q"  # quotation marks and no dashes: options begin with two
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
@@ -80,9 +79,11 @@ def typehints_formatter(annotation, config):
 
 
 def _links_into_the_repository(app, docname, source):
-    """Pages are read in the repository, too, where results lie beside `docs` and not in it."""
-    source[0] = re.sub(r"\]\(\.\./benchmarks/results(/[\w/]+\.md)\)", r"](benchmarks/results\1)", source[0])
-    source[0] = re.sub(r"\]\(\.\./benchmarks/results(/\w+)*/?\)", "](benchmarks/index.md)", source[0])
+    """Pages are read in the repository, too: there results lie beside `docs`, and programs can be linked to."""
+    if "/" not in docname:
+        text = re.sub(r"\]\(\.\./benchmarks/results(/[\w/]+\.md(?:#[\w-]+)?)\)", r"](benchmarks/results\1)", source[0])
+        text = re.sub(r"\]\(\.\./benchmarks/results(?:/\w+)*/?\)", "](benchmarks/index.md)", text)
+        source[0] = re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
 
 
 def setup(app):

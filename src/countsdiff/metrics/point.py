@@ -157,6 +157,13 @@ def evaluate(truth: Any, imputed: Any, hidden: Any) -> dict[str, float]:
     ------
     ValueError
         If the shapes differ, `hidden` is not boolean, nothing is hidden, or an imputed count is negative.
+
+    Examples
+    --------
+    >>> truth = np.array([[2.0, 0.0], [1.0, 3.0]])
+    >>> scores = countsdiff.metrics.evaluate(truth, truth + 1.0, hidden=truth > 0)
+    >>> scores["rmse"], scores["bias"]
+    (1.0, 1.0)
     """
     rows, x, y = _hidden_entries(truth, imputed, hidden)
     scores = {metric.__name__: metric(x, y) for metric in (rmse, mae, bias, relative_bias, r2, poisson_loss)}
