@@ -11,9 +11,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import numpy as np
+from _made_pages import copy_results, write_command_line
 
 import countsdiff
-from _made_pages import copy_results, write_command_line
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")  # what it calls in Sphinx is not ours to change
@@ -27,7 +27,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
@@ -36,7 +35,7 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 suppress_warnings = [
     "config.cache",  # a formatter is a function

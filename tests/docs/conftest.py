@@ -21,9 +21,8 @@ CELLS_OF_A_TYPE, N_VARS = 14, 30
 def few_cells():
     """The bundled data, cut down: some cells of every type, and their strongest genes."""
     adata = countsdiff.datasets.pbmc3k()
-    cells = np.concatenate(
-        [i[:CELLS_OF_A_TYPE] for i in adata.obs.groupby("cell_type", observed=True).indices.values()]
-    )
+    types = adata.obs.groupby("cell_type", observed=True).indices
+    cells = np.concatenate([rows[:CELLS_OF_A_TYPE] for rows in types.values()])
     strength = np.asarray(adata.X.sum(0)).ravel() * adata.var["highly_variable"].to_numpy()
     genes = np.argsort(-strength)[:N_VARS]
     return adata[np.sort(cells), np.sort(genes)].copy()

@@ -4,6 +4,7 @@ import doctest
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 
 import mudata
 import numpy as np
@@ -121,5 +122,9 @@ def test_examples_run(name, prepared, in_small, few_cells):
     assert not complaints, "".join(complaints)
 
 
-def test_no_example_is_skipped():
-    assert not [name for name, test in EXAMPLES.items() for e in test.examples if doctest.SKIP in e.options]
+def test_no_example_is_left_out():
+    examples = [example for test in EXAMPLES.values() for example in test.examples]
+    assert not [example for example in examples if doctest.SKIP in example.options]
+    files = Path(countsdiff.__file__).parent.rglob("*.py")
+    written = sum(line.lstrip().startswith(">>> ") for file in files for line in file.read_text().splitlines())
+    assert written == len(examples)

@@ -245,7 +245,7 @@ def hide_entries(
     --------
     >>> hidden = countsdiff.pp.mcar(adata.shape, share=0.1, seed=0)
     >>> incomplete = countsdiff.pp.hide_entries(adata, hidden, layer="counts")
-    >>> incomplete.layers["hidden"].nnz == hidden.sum()
+    >>> bool(incomplete.layers["hidden"].nnz == hidden.sum())
     True
     """
     if hidden.shape != adata.shape:

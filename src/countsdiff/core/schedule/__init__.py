@@ -23,8 +23,8 @@ def get_schedule(schedule: str | SurvivalSchedule | Callable[[Tensor], Tensor]) 
     Parameters
     ----------
     schedule
-        ``"cosine"``, ``"linear"``, ``"logit_linear"``, ``"blackout"`` or ``"jump"``; or a decreasing torch function of t;
-        or a schedule.
+        ``"cosine"``, ``"linear"``, ``"logit_linear"``, ``"blackout"`` or ``"jump"``; or a decreasing torch function of
+        t; or a schedule.
 
     Raises
     ------
