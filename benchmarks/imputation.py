@@ -122,8 +122,8 @@ def report(rows: pd.DataFrame) -> str:
             "# Half of all entries hidden at random, 1,000 genes",
             "Written by `python benchmarks/imputation.py`; mean over the seeds ± half their range, scored on hidden "
             "entries (`numpy.random.default_rng(seed)`). `label_mean` and `countsdiff+labels` are given the labels. "
-            "Times on one thread of a machine busy with up to four other runs, by which they vary threefold; a method "
-            "without a row was not run there.",
+            "Times on one thread of a machine that did other work, too, on several days, by which they vary threefold: "
+            "timing.md has ours and scVI's side by side. A method without a row was not run there.",
             "## Accuracy of the mean, on the scale of counts",
             table(accuracy, [*OURS, *RIVALS]),
             "## Samples of countsdiff against the hidden truth",

@@ -14,6 +14,7 @@ from scipy import sparse
 from countsdiff import metrics
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from _markdown import markdown
 from _protocol import Dataset, load
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
@@ -58,14 +59,6 @@ def score(truth: np.ndarray, answer: np.ndarray, hidden: np.ndarray) -> dict[str
         "zeros": metrics.zero_fraction_error(x, y),
         "variance": metrics.variance_ratio(x, y),
     }
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Table without its index, numbers to four digits."""
-    lines = [" | ".join(table.columns), "|".join(["---"] * len(table.columns))]
-    for row in table.itertuples(index=False):
-        lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 def write(name: str, title: str, rows: list[dict], by: list[str], text: str = "") -> None:

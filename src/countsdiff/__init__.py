@@ -5,11 +5,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from countsdiff import baselines, benchmark, datasets, metrics, pl, pp
+    from countsdiff import baselines, benchmark, datasets, image, metrics, pl, pp
     from countsdiff.model import CountsDiffImputer
 
 __version__ = version("countsdiff")
-__all__ = ["CountsDiffImputer", "baselines", "benchmark", "datasets", "metrics", "pl", "pp"]
+__all__ = ["CountsDiffImputer", "baselines", "benchmark", "datasets", "image", "metrics", "pl", "pp"]
 
 
 def __getattr__(name: str) -> Any:

@@ -213,3 +213,60 @@ def test_each_loss_trains_its_own_weights(make_context):
     assert trained_by(bregman_loss(births, lost).sum()) == {name for name, _ in backbone.named_parameters()} - of_shape
     intensity = denoiser(x_t, at(p), make_context(1, 4))
     assert trained_by(likelihood) == of_shape
+
+
+def bounded(shift: float = 0.0) -> Denoiser:
+    return Denoiser(Constant(shift), MEAN, DISPERSION, "bounded", ceiling=12.0, size_factors=False)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("shift", [0.0, 0.7, -2.0])
+def test_bounded_head_multiplies_the_odds_of_conjugacy(p, shift, make_context):
+    x_t = torch.tensor([[0.0, 3.0, 2.0, 0.0]]) * (p > 0.0)
+    lost = bounded(shift)(x_t, at(p), make_context(1, 4)).mean * (1.0 - p)
+    alone = MEAN * (DISPERSION + x_t) / (DISPERSION + p * MEAN) * (1.0 - p)
+    share = alone / (12.0 - x_t)
+    odds = share / (1.0 - share) * math.exp(3.0 * math.asinh(shift / 3.0))
+    torch.testing.assert_close(lost, (12.0 - x_t) * odds / (1.0 + odds))
+
+
+@pytest.mark.parametrize("shift", [-40.0, 0.0, 40.0])
+def test_bounded_head_leaves_no_count_above_the_ceiling(shift, make_context):
+    x_t = torch.arange(13.0).unsqueeze(1).expand(13, 4)
+    for p in (0.0, 0.5, 0.97):
+        mean = bounded(shift)(x_t, at(p, 13), make_context(13, 4)).mean
+        assert bool((mean >= 0.0).all())
+        assert bool((mean * (1.0 - p) <= (12.0 - x_t) * (1.0 + 1e-6)).all())
+        assert torch.equal(mean[12], torch.zeros(4))
+
+
+def test_bounded_head_ends_where_its_entry_was_seen(make_context):
+    # at p = 1 nothing is left to be born: the mean of a replicate, by conjugacy, times what the network says
+    x_t = torch.tensor([[1.0, 2.0, 11.0, 0.0]])
+    mean = bounded(0.5)(x_t, at(1.0), make_context(1, 4)).mean
+    alone = MEAN * (DISPERSION + x_t) / (DISPERSION + MEAN)
+    torch.testing.assert_close(mean, alone * math.exp(3.0 * math.asinh(0.5 / 3.0)))
+
+
+def test_bounded_head_has_gradients_everywhere(make_context):
+    denoiser = bounded()
+    x_t = torch.tensor([[0.0, 12.0, 11.0, 5.0]])
+    lost = torch.tensor([[5.0, 0.0, 1.0, 0.0]])
+    loss = bregman_loss(denoiser(x_t, at(0.6), make_context(1, 4)).mean * 0.4, lost)
+    loss.sum().backward()
+    assert math.isfinite(float(denoiser.backbone.shift.grad))
+    assert float(denoiser.backbone.shift.grad) != 0.0
+
+
+def test_without_size_factors_depth_says_nothing(make_context):
+    known = torch.tensor([[True, True, False, False]] * 2)
+    context = make_context(2, 4, counts=torch.tensor([[1.0, 1.0, 0.0, 0.0], [9.0, 9.0, 0.0, 0.0]]), known=known)
+    denoiser = bounded()
+    mean = denoiser(torch.zeros(2, 4), at(0.0, 2), context).mean
+    torch.testing.assert_close(mean[:, 2:], MEAN[2:].expand(2, 2))
+    assert torch.equal(denoiser.backbone.evidence.summary[:, 1], torch.zeros(2))
+
+
+def test_bounded_head_needs_a_ceiling():
+    with pytest.raises(ValueError, match="'bounded' needs the largest count"):
+        Denoiser(Constant(), MEAN, DISPERSION, "bounded")

@@ -225,3 +225,19 @@ def test_poisson_births_of_a_constant_intensity_are_poisson(make_context, assert
     # λ does not depend on x_t, so Poisson births add up to Poisson(λ) exactly, whatever shape the head has
     drawn = sample(lambda x, p, _: Intensity(mean, mean), make_context(N_DRAWS, 1), rows(N_DRAWS), config)
     assert_law(drawn, stats.poisson(2.7))
+
+
+@pytest.mark.parametrize("attrition", [0.0, 0.4])
+def test_a_path_may_begin_anywhere(attrition, make_context, gamma_poisson, assert_law):
+    # law: from a thinning of x_0 on, x_0 comes out with the law it had, NegBin(r, μ)
+    truth = gamma_poisson(shape=[2.0], mean=[3.0])
+    generator = torch.Generator().manual_seed(0)
+    rate = torch.distributions.Gamma(2.0, 2.0 / 3.0).sample((N_DRAWS, 1))
+    start = torch.poisson(0.35 * rate, generator=generator)
+    states = []
+    config = SamplerConfig(5, attrition=attrition)
+    drawn = sample(truth, make_context(N_DRAWS, 1), rows(N_DRAWS), config, states.append, start=start, p=0.35)
+    assert_law(drawn, truth.law(0))
+    assert [state.p for state in states] == pytest.approx([0.4, 0.6, 0.8, 1.0])
+    if attrition == 0.0:
+        assert bool((drawn >= start).all())

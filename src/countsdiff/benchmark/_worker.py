@@ -6,7 +6,6 @@ that time and memory are the method's alone, and a method that is killed takes n
 
 import pickle
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -19,10 +18,14 @@ from countsdiff.benchmark._exam import Answer, Cells, Counts, Failure, Job
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+    """Largest resident memory of this process so far, in MiB; NaN on Windows, whose Python does not tell."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux; there ru_maxrss begins at the size of the process that started this one
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 

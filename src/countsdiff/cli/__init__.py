@@ -12,6 +12,7 @@ import countsdiff
 from countsdiff.cli._benchmark import benchmark
 from countsdiff.cli._demo import demo
 from countsdiff.cli._evaluate import evaluate
+from countsdiff.cli._image import image
 from countsdiff.cli._impute import impute
 from countsdiff.cli._io import InputError
 
@@ -20,6 +21,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(name="countsdiff", add_completion=False, pretty_exceptions_enable=False)
 for command in (impute, evaluate, benchmark, demo):
     app.command()(command)
+app.add_typer(image)
 
 _UsageError: Any = typer.BadParameter.__base__  # typer gives it no public name
 

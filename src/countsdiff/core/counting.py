@@ -2,7 +2,8 @@
 
 torch samples these laws only from one global stream per call and offers no quantiles. Reproducible rows, intervals and
 medians need quantiles, so they stand here. All three laws obey one recursion (Panjer 1981), pmf(k) = pmf(k−1) (a +
-b/k), which finds small counts in a few sweeps; large counts are found by bisection on the cumulative distribution.
+b/k), which walks from a starting point to the quantile: from 0 to small counts, to large ones from where a normal law
+with the right skewness puts them. Bisection on the cumulative distribution finds what is too far away.
 """
 
 import math
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SWEEPS = 48  # counts that the recursion covers before bisection takes over
+_NEAR = 16  # mean up to which laws are walked from 0
+_SWEEPS = 48  # steps walked before bisection takes over
 _TINY = 1e-300
+
+_Law = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,11 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
         probability: Tensor = torch.special.gammaincc(k + 1.0, mean.reshape(-1)[at])
         return probability
 
-    k = _quantile(u, torch.exp(-mean), torch.zeros_like(mean), mean, cdf, mean + 10.0 * (mean + 1.0).sqrt())
+    def log_pmf(k: Tensor, at: Tensor) -> Tensor:
+        m = mean.reshape(-1)[at]
+        return torch.xlogy(k, m) - m - torch.lgamma(k + 1.0)
+
+    k = _quantile(u, torch.exp(-mean), torch.zeros_like(mean), mean, cdf, log_pmf, mean + 10.0 * (mean + 1.0).sqrt())
     return k.view(mean.shape).to(like)
 
 
@@ -98,8 +106,13 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
     def cdf(k: Tensor, at: Tensor) -> Tensor:
         return regularised_beta(shape.reshape(-1)[at], k + 1.0, 1.0 - odds.reshape(-1)[at])
 
+    def log_pmf(k: Tensor, at: Tensor) -> Tensor:
+        r, m = shape.reshape(-1)[at], mean.reshape(-1)[at]
+        ways = torch.lgamma(r + k) - torch.lgamma(r) - torch.lgamma(k + 1.0)
+        return ways - r * torch.log1p(m / r) + torch.xlogy(k, m / (r + m))
+
     spread = (mean + mean.square() / shape).sqrt()
-    k = _quantile(u, p0, odds, (shape - 1.0) * odds, cdf, mean + 10.0 * spread + 10.0)
+    k = _quantile(u, p0, odds, (shape - 1.0) * odds, cdf, log_pmf, mean + 10.0 * spread + 10.0)
     return k.view(mean.shape).to(like)
 
 
@@ -131,12 +144,18 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
         inside = regularised_beta((n - k).clamp(min=0.5), k + 1.0, 1.0 - rare.reshape(-1)[at])
         return torch.where(k >= n, 1.0, inside)
 
+    def log_pmf(k: Tensor, at: Tensor) -> Tensor:
+        n, q = trials.reshape(-1)[at], rare.reshape(-1)[at]
+        ways = torch.lgamma(n + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n - k + 1.0)
+        return ways + torch.xlogy(k, q) + torch.xlogy(n - k, 1.0 - q)
+
     k = _quantile(
         torch.where(flip, 1.0 - u, u),
         torch.exp(trials * torch.log1p(-rare)),
         -odds,
         (trials + 1.0) * odds,
         cdf,
+        log_pmf,
         trials,
     )
     k = torch.minimum(k.view(trials.shape), trials)  # a u beyond the rounding of the sum asks for more than there are
@@ -221,34 +240,62 @@ def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.expand(shape) for t in exact)
 
 
-def _quantile(
-    u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: Callable[[Tensor, Tensor], Tensor], high: Tensor
-) -> Tensor:
+def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _Law, high: Tensor) -> Tensor:
     """Quantiles of a Panjer law.
 
-    `cdf` maps candidates, and the flat positions they belong to, onto cumulative probabilities; `high` is where
-    bisection starts to look from above.
+    `cdf` and `log_pmf` map candidates, and the flat positions they belong to, onto cumulative and log probabilities;
+    `high` is where bisection starts to look from above.
     """
     u, p0, a, b, high = (v.reshape(-1) for v in (u, p0, a, b, high))
-    quantile = torch.zeros_like(u)
-    at = (u > p0).nonzero().squeeze(1)
-    pmf, total = p0[at], p0[at]
-    for k in range(1, _SWEEPS + 1):
+    high = high.ceil()
+    quantile, pmf, total = torch.zeros_like(u), p0.clone(), p0.clone()
+    far = (a + b > _NEAR * (1.0 - a)).nonzero().squeeze(1)
+    if far.numel() > 0:
+        guess = torch.minimum(_normal_quantile(u[far], a[far], b[far]).clamp(min=0.0), high[far])
+        quantile[far] = guess
+        total[far], pmf[far] = cdf(guess, far), log_pmf(guess, far).exp()
+    # up to where u is reached
+    at = (total < u).nonzero().squeeze(1)
+    k, p, sum_ = quantile[at], pmf[at], total[at]
+    for _ in range(_SWEEPS):
         if at.numel() == 0:
             break
-        pmf = pmf * (a[at] + b[at] / k)
-        total = total + pmf
-        found = total >= u[at]
-        quantile[at[found]] = k
-        at, pmf, total = at[~found], pmf[~found], total[~found]
+        k = k + 1.0
+        p = p * (a[at] + b[at] / k)
+        sum_ = sum_ + p
+        found = sum_ >= u[at]
+        quantile[at[found]] = k[found]
+        at, k, p, sum_ = at[~found], k[~found], p[~found], sum_[~found]
     if at.numel() > 0:
-        quantile[at] = _bisect(u[at], high[at].ceil().clamp(min=_SWEEPS + 1), lambda k: cdf(k, at))
+        quantile[at] = _bisect(u[at], k, torch.maximum(high[at], k + 1.0), lambda k: cdf(k, at))
+    # down to the smallest that reaches it
+    at = far[total[far] - pmf[far] >= u[far]]
+    k, p, sum_ = quantile[at], pmf[at], total[at]
+    for _ in range(_SWEEPS):
+        if at.numel() == 0:
+            break
+        sum_ = sum_ - p
+        p = p / (a[at] + b[at] / k)
+        k = k - 1.0
+        found = sum_ - p < u[at]
+        quantile[at[found]] = k[found]
+        at, k, p, sum_ = at[~found], k[~found], p[~found], sum_[~found]
+    if at.numel() > 0:
+        quantile[at] = _bisect(u[at], torch.full_like(k, -1.0), k, lambda k: cdf(k, at))
     return quantile
 
 
-def _bisect(u: Tensor, high: Tensor, cdf: Callable[[Tensor], Tensor]) -> Tensor:
-    """Smallest whole k above the recursion's reach with cdf(k) ≥ u."""
-    low = torch.full_like(high, _SWEEPS)
+def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Quantiles of a normal law, corrected for the skewness of a Panjer law (Cornish & Fisher 1938), rounded."""
+    spread = 1.0 / (1.0 - a)  # variance over mean; the third moment is variance · (2 spread − 1)
+    mean = (a + b) * spread
+    z = torch.special.ndtri(u)
+    guess: Tensor = mean + (mean * spread).sqrt() * z + (2.0 * spread - 1.0) * (z * z - 1.0) / 6.0
+    return guess.round()
+
+
+def _bisect(u: Tensor, low: Tensor, high: Tensor, cdf: Callable[[Tensor], Tensor]) -> Tensor:
+    """Smallest whole k above `low` with cdf(k) ≥ u."""
     while bool((short := cdf(high) < u).any()):
         low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
     while bool((high - low > 1.0).any()):

@@ -4,9 +4,10 @@ Whatever the network outputs, a denoiser returns λ(x_t, p, context) = E[x_0 −
 finite at both ends of time, so one trained network imputes (p = 0), samples (p from 0 to 1) and denoises (p = 1).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from countsdiff.core.counting import CountLaw
 
-HeadName = Literal["gamma", "rate", "x0"]
+HeadName = Literal["gamma", "rate", "x0", "bounded"]
 N_DRIFT = 20  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration
 
 
@@ -129,16 +130,20 @@ class Denoiser(nn.Module):
     head
         ``"gamma"``: mean μ and shape r from the context; conjugacy supplies λ = μ (r + c) / (r + e μ) for an entry
         seen with count c at exposure e, and births are negative binomial. ``"rate"``: λ itself by a softplus (the
-        paper's). ``"x0"``: E[x_0], of which λ = (x̂_0 − x_t) / (1 − p) follows.
-
+        paper's). ``"x0"``: E[x_0], of which λ = (x̂_0 − x_t) / (1 − p) follows. ``"bounded"``: of the room left below
+        the ceiling, the share to be born; its log odds start from what conjugacy makes of the entry alone.
     group_sizes
         Numbers of variables that stand next to each other and share a depth, such as genes and proteins, each of which
         are counted in an experiment of their own. Default: one group of all.
+    ceiling
+        Largest count there can be, such as 255 for pixels; the ``"bounded"`` head needs one.
+    size_factors
+        Whether observations differ in depth, so that a size factor is estimated for each of them. Images do not.
 
     Raises
     ------
     ValueError
-        If the head is unknown.
+        If the head is unknown, or bounded without a finite ceiling.
     """
 
     group: Tensor
@@ -156,12 +161,19 @@ class Denoiser(nn.Module):
         dispersion: Tensor,
         head: HeadName = "gamma",
         group_sizes: Sequence[int] | None = None,
+        *,
+        ceiling: float = math.inf,
+        size_factors: bool = True,
     ):
         super().__init__()
-        if head not in ("gamma", "rate", "x0"):
-            raise ValueError(f"Unknown head {head!r}; choose 'gamma', 'rate' or 'x0'.")
+        if head not in get_args(HeadName):
+            raise ValueError(f"Unknown head {head!r}; choose 'gamma', 'rate', 'x0' or 'bounded'.")
+        if head == "bounded" and not math.isfinite(ceiling):
+            raise ValueError("The head 'bounded' needs the largest count there can be; give a finite ceiling.")
         self.backbone = backbone
         self.head = head
+        self.ceiling = ceiling
+        self.size_factors = size_factors
         self.group_sizes = list(group_sizes or [len(mean)])
         self.n_groups = len(self.group_sizes)
         group = torch.arange(self.n_groups).repeat_interleave(torch.as_tensor(self.group_sizes))
@@ -208,6 +220,9 @@ class Denoiser(nn.Module):
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)
             return Intensity(mean=self._steady(p) * mean, shape=shape + counts)
+        if self.head == "bounded":
+            alone = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
+            return Intensity(mean=self._steady(p) * _within(alone, _multiplier(shift), self.ceiling - x_t, 1.0 - p))
         level = base * F.softplus(shift + _SOFTPLUS_ONE)
         if self.head == "rate":
             return Intensity(mean=self._steady(p) * level)
@@ -226,8 +241,10 @@ class Denoiser(nn.Module):
         exposure = context.known.to(counts.dtype) + p * context.noised.to(counts.dtype)
         expected = exposure * self.mean
         seen = self._by_group(expected)
-        # a tenth of a molecule stands for the average cell, so that a cell of which nothing is seen has size 1
-        group_size = (self._by_group(counts) + 0.1) / (seen + 0.1)
+        group_size = torch.ones_like(seen)
+        if self.size_factors:
+            # a tenth of a molecule stands for the average cell, so that a cell of which nothing is seen has size 1
+            group_size = (self._by_group(counts) + 0.1) / (seen + 0.1)
         size = group_size if self.n_groups == 1 else group_size[:, self.group]
         log_ratio = torch.log((self.dispersion + counts) / (self.dispersion + size * expected))
         summary = torch.cat([p, group_size.log(), seen / self._by_group(self.mean.unsqueeze(0))], dim=1)
@@ -249,6 +266,17 @@ def _multiplier(shift: Tensor) -> Tensor:
     y = shift / 3.0
     exp_asinh = y + torch.sqrt(y * y + 1.0)  # torch.asinh itself is many times slower on a CPU
     return exp_asinh * exp_asinh * exp_asinh
+
+
+def _within(rate: Tensor, factor: Tensor, room: Tensor, to_go: Tensor) -> Tensor:
+    """Multiply the odds of a lost count, as `rate` has them, by `factor`: rates that bear no more than `room` in all.
+
+    Not room · sigmoid(log odds) / to_go: nothing is divided by `to_go`, which ends at 0, where this is rate · factor.
+    """
+    whole = room.clamp(min=1.0)
+    rate = torch.minimum(rate, 0.99 * whole / to_go)
+    share = rate * to_go / whole
+    return torch.where(room > 0.0, rate * factor / (1.0 - share + share * factor), 0.0)
 
 
 _SOFTPLUS_ONE = 0.5413248546129181  # softplus(0.541…) = 1: an untouched network predicts the base rate

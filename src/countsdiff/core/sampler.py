@@ -106,6 +106,9 @@ def sample(
     generator: RowGenerator,
     config: SamplerConfig | None = None,
     callback: Callable[[SamplerState], None] | None = None,
+    *,
+    start: Tensor | None = None,
+    p: float = 0.0,
 ) -> Tensor:
     """Draw integer counts for the noised entries, jointly, given the known ones.
 
@@ -121,6 +124,8 @@ def sample(
         Steps, spacing and attrition.
     callback
         Called after every step with a :class:`SamplerState`.
+    start, p
+        Counts on noised entries to begin with, and their survival probability; by default nothing, at 0.
 
     Returns
     -------
@@ -128,8 +133,8 @@ def sample(
         Whole numbers on noised entries, zero elsewhere; shape ``(n_obs, n_vars)``.
     """
     config = config or SamplerConfig()
-    grid = config.survival_grid()
-    x = torch.zeros_like(context.counts)
+    grid = [p, *(later for later in config.survival_grid() if later > p)]
+    x = torch.zeros_like(context.counts) if start is None else start
     for step, (p_t, p_s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         intensity = denoiser(x, torch.full_like(x[:, :1], p_t), context)
         x = reverse_step(x, intensity, p_t, p_s, context.noised, generator, config)

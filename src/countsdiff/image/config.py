@@ -1,0 +1,149 @@
+"""What to train and how, as one value that is written beside the weights; named ones lie in ``configs``."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from countsdiff.core.denoiser import HeadName
+from countsdiff.core.sampler import AttritionKind, BirthRule
+from countsdiff.core.schedule import Spacing
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Settings of a diffusion model of images. Defaults are those of CountsDiff on CIFAR-10 (arXiv 2604.03779).
+
+    Attributes
+    ----------
+    size
+        Side that images are shrunk to, in pixels; None leaves them as they are.
+    classes
+        Names of the classes to train on; empty for all.
+    conditional
+        Whether classes or attributes are covariates.
+    flip
+        Whether to turn half of the training images left to right.
+    head, schedule, weight, spacing, share_empty
+        See :class:`~countsdiff.core.Denoiser`, :func:`~countsdiff.core.get_schedule` and
+        :class:`~countsdiff.core.TimeSampler`.
+    jump_scale
+        ζ of JUMP: pixels are replaced by counts drawn from Poisson(ζ pixel). None: pixels are the counts.
+    share_generated
+        Share of training images of which nothing is known. Of the others a share of the pixels, or a block, is hidden.
+    widths, depth, attention, dropout, n_groups
+        See :class:`~countsdiff.nn.UNet`.
+    n_steps, batch_size, lr, warmup
+        Length of training in minibatches, images in each, learning rate of Adam, minibatches until it is reached.
+    decay
+        Whether the learning rate then falls to zero on half a cosine, for training that has an end.
+    ema_decay, clip
+        Decay of the averaged weights; norm to which gradients are clipped.
+    share_unconditional
+        Share of images trained with covariates unknown.
+    precision
+        ``"32-true"`` or ``"bf16-mixed"``; counts stay in float32 either way.
+    compile
+        Whether to compile the U-Net, which pays on a GPU.
+    save_every
+        Minibatches between checkpoints.
+    sample_steps, births, attrition, attrition_kind, guidance
+        How to sample unless told otherwise, see :class:`~countsdiff.core.SamplerConfig` and
+        :class:`~countsdiff.core.ClassifierFreeGuidance`.
+    """
+
+    size: int | None = None
+    classes: tuple[str, ...] = ()
+    conditional: bool = True
+    flip: bool = True
+    head: HeadName = "rate"
+    schedule: str = "cosine"
+    weight: str = "paper"
+    spacing: Spacing = "t"
+    share_empty: float = 0.0
+    jump_scale: float | None = None
+    share_generated: float = 1.0
+    widths: tuple[int, ...] = (128, 256, 256, 256)
+    depth: int = 2
+    attention: tuple[int, ...] = (2,)
+    dropout: float = 0.1
+    n_groups: int = 32
+    n_steps: int = 300_000
+    batch_size: int = 256
+    lr: float = 2e-4
+    warmup: int = 5_000
+    decay: bool = False
+    ema_decay: float = 0.9999
+    clip: float = 1.0
+    share_unconditional: float = 0.2
+    precision: Precision = "32-true"
+    compile: bool = False
+    save_every: int = 1_000
+    sample_steps: int = 1_000
+    births: BirthRule = "stochastic"
+    attrition: float = 0.005
+    attrition_kind: AttritionKind = "rescaled"
+    guidance: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.head == "gamma":
+            raise ValueError("Births of the head 'gamma' are more spread than pixels are; choose bounded, rate or x0.")
+        for name in ("n_steps", "batch_size", "sample_steps", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "ImageConfig":
+        """Build a configuration from plain values.
+
+        Raises
+        ------
+        ValueError
+            If a setting is unknown or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(f"Unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}.")
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which :meth:`from_dict` takes back."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def with_options(self, **options: Any) -> "ImageConfig":
+        """Return a copy with those options that are not None."""
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+
+def config_names() -> list[str]:
+    """Names of the configurations inside the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+
+
+def get_config(name: str | Path) -> ImageConfig:
+    """Return a configuration by its name, or read one from a YAML file.
+
+    Raises
+    ------
+    ValueError
+        If there is neither such a name nor such a file, or it holds anything but settings.
+    """
+    import yaml
+
+    file = _folder() / f"{name}.yaml" if str(name) in config_names() else Path(name)
+    if not file.is_file():
+        names = ", ".join(config_names())
+        raise ValueError(f"There is no configuration {str(name)!r}; choose one of {names}, or a file.")
+    settings = yaml.safe_load(file.read_text())
+    if not isinstance(settings, dict):
+        raise ValueError(f"{name}: a configuration is a list of settings, name: value.")
+    return ImageConfig.from_dict(settings)
+
+
+def _folder() -> Any:
+    return files("countsdiff.image") / "configs"

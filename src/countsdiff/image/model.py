@@ -1,0 +1,155 @@
+"""The Lightning module between minibatches of pixels and the core."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from countsdiff.core.denoiser import Context, Denoiser
+from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.jump import PoissonRandomisation
+from countsdiff.core.loss import TimeSampler, bregman_loss
+from countsdiff.core.process import noise
+from countsdiff.core.schedule import get_schedule
+from countsdiff.image.config import ImageConfig
+from countsdiff.image.data import LARGEST, Images, flip
+from countsdiff.image.hide import hide_pixels
+from countsdiff.nn import UNet
+
+Batch = tuple[Tensor, Tensor]
+"""Pixels, uint8 ``(n_obs, n_channels, height, width)``, and codes of the covariates."""
+
+
+class ImageDiffusion(pl.LightningModule):
+    """Denoiser, its moving average, and the loss with masked-entry conditioning.
+
+    Everything that a step draws comes from a stream of its own, keyed by seed and step: training that was broken off
+    and resumed is the same as training that was not.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    shape
+        Channels, height and width.
+    n_categories
+        Number of categories of each covariate; empty for a model without.
+    mean, dispersion
+        Mean intensity and gamma shape of every channel, see :func:`channel_statistics`.
+    seed
+        Seed of all that is drawn in training.
+    """
+
+    def __init__(
+        self,
+        config: ImageConfig,
+        shape: tuple[int, int, int],
+        n_categories: Sequence[int],
+        mean: Tensor,
+        dispersion: Tensor,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.denoiser = build_denoiser(config, shape, n_categories, mean, dispersion)
+        self.averaged = ExponentialMovingAverage(self.denoiser, config.ema_decay)
+        self.times = TimeSampler(get_schedule(config.schedule), config.weight, config.spacing, config.share_empty)
+
+    def on_fit_start(self) -> None:
+        """Compile the U-Net if wanted: here, since the copy of the averaged weights is made by now."""
+        if self.config.compile:
+            self.denoiser.backbone.compile()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One minibatch, all random numbers of which follow from the number of the step."""
+        stream = np.random.SeedSequence([self.seed, self.global_step]).generate_state(1, np.uint64)
+        seed = int(stream[0] >> 1)
+        torch.manual_seed(seed)  # dropout draws from torch's own stream
+        return self.loss(batch, torch.Generator(self.device).manual_seed(seed))
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Hide pixels, thin them, and score the denoiser: mean weighted Bregman divergence per hidden entry."""
+        pixels, codes = batch
+        if self.config.flip:
+            pixels = flip(pixels, generator)
+        counts = to_counts(pixels, self.config.jump_scale, generator)
+        hidden = hide_pixels(pixels.shape, self.config.share_generated, generator, pixels.device)
+        alone = torch.rand(len(counts), 1, generator=generator, device=counts.device) < self.config.share_unconditional
+        context = Context(
+            counts=counts * ~hidden,
+            known=~hidden,
+            noised=hidden,
+            categories=torch.where(alone, -1, codes),
+            continuous=torch.empty(len(counts), 0, device=counts.device),
+        )
+        levels = self.times(len(counts), generator, counts.device)
+        noised = noise(counts, levels.p, hidden, generator)
+        intensity = self.denoiser(noised.x_t, levels.p, context)
+        lost = noised.lost
+        # less its least value, which no weight of the network touches: what is left is small and goes to zero
+        divergence = bregman_loss(intensity.mean * (1.0 - levels.p), lost) - (lost - torch.xlogy(lost, lost))
+        losses = levels.weight * hidden * divergence
+        return (losses.sum(1) / hidden.sum(1)).mean()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Let the averaged weights follow every step, before a checkpoint is written."""
+        super().optimizer_step(*args, **kwargs)
+        self.averaged.update(self.denoiser)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam, warmed up; then a steady learning rate, or half a cosine down to zero."""
+        config = self.config
+        optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr)
+
+        def factor(step: int) -> float:
+            if step < config.warmup:
+                return (step + 1) / config.warmup
+            if not config.decay:
+                return 1.0
+            return 0.5 + 0.5 * float(np.cos(np.pi * (step - config.warmup) / max(1, config.n_steps - config.warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def build_denoiser(
+    config: ImageConfig, shape: tuple[int, int, int], n_categories: Sequence[int], mean: Tensor, dispersion: Tensor
+) -> Denoiser:
+    """Build the denoiser of a configuration; `mean` and `dispersion` are those of the channels."""
+    network = UNet(
+        shape,
+        n_categories,
+        widths=config.widths,
+        depth=config.depth,
+        attention=config.attention,
+        dropout=config.dropout,
+        n_groups=config.n_groups,
+    )
+    area = shape[1] * shape[2]
+    scale, ceiling = (1.0, LARGEST) if config.jump_scale is None else (config.jump_scale, float("inf"))
+    return Denoiser(
+        network,
+        scale * mean.repeat_interleave(area),
+        dispersion.repeat_interleave(area),
+        config.head,
+        ceiling=ceiling,
+        size_factors=False,
+    )
+
+
+def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
+    """Mean intensity of every channel and, by moments, the shape r of its gamma law: variance mean + mean² / r."""
+    pixels = images.pixels.astype(np.float64)
+    mean, variance = pixels.mean(axis=(0, 2, 3)).clip(min=0.1), pixels.var(axis=(0, 2, 3))
+    dispersion = (mean**2 / (variance - mean).clip(min=1e-6)).clip(0.05, 20.0)
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(dispersion, dtype=torch.float32)
+
+
+def to_counts(pixels: Tensor, jump_scale: float | None, generator: torch.Generator | None = None) -> Tensor:
+    """Pixels as the core knows them: whole numbers in float32, shape ``(n_obs, n_vars)``."""
+    counts = pixels.flatten(1).to(torch.float32)
+    return counts if jump_scale is None else PoissonRandomisation(jump_scale).counts(counts, generator)

@@ -1,0 +1,314 @@
+"""A trained model of images: it generates, fills in and denoises."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from countsdiff.core.denoiser import Context, Denoiser, DenoiserFn, Intensity
+from countsdiff.core.guidance import ClassifierFreeGuidance
+from countsdiff.core.random import RowGenerator
+from countsdiff.core.repaint import repaint
+from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
+from countsdiff.core.schedule import get_schedule
+from countsdiff.image.config import ImageConfig
+from countsdiff.image.data import LARGEST
+from countsdiff.image.model import build_denoiser
+
+Pixels = NDArray[np.uint8]
+Output = Literal["mean", "sample"]
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class PixelModel:
+    """A trained denoiser with what belongs to it.
+
+    Attributes
+    ----------
+    denoiser
+        Denoiser with averaged weights.
+    config
+        Settings it was trained with, which also say how to sample.
+    shape
+        Channels, height and width.
+    categories
+        Names of the categories of every covariate.
+    """
+
+    denoiser: Denoiser
+    config: ImageConfig
+    shape: tuple[int, int, int]
+    categories: tuple[tuple[str, ...], ...]
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights (``model.safetensors``) and settings (``config.json``)."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: v.contiguous() for name, v in self.denoiser.state_dict().items()}, folder / _WEIGHTS)
+        record = {"config": self.config.to_dict(), "shape": self.shape, "categories": self.categories}
+        (folder / _CONFIG).write_text(json.dumps(record, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "PixelModel":
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no trained model in the folder.
+        """
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        if not (folder / _WEIGHTS).is_file() or not (folder / _CONFIG).is_file():
+            raise FileNotFoundError(f"{folder}: there is no trained model ({_WEIGHTS}, {_CONFIG}) in this folder.")
+        record = json.loads((folder / _CONFIG).read_text())
+        config, shape = ImageConfig.from_dict(record["config"]), tuple(record["shape"])
+        categories = tuple(map(tuple, record["categories"]))
+        ones = torch.ones(shape[0])
+        denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones)
+        denoiser.load_state_dict(load_file(folder / _WEIGHTS))
+        return cls(denoiser.to(device).eval(), config, shape, categories)
+
+    def to(self, device: torch.device | str) -> "PixelModel":
+        """Return the same model on another device."""
+        return replace(self, denoiser=self.denoiser.to(device))
+
+    def sample(
+        self,
+        n: int,
+        *,
+        codes: NDArray[np.int64] | None = None,
+        seed: int = 0,
+        first: int = 0,
+        batch_size: int = 64,
+        callback: Callable[[SamplerState], None] | None = None,
+        **options: Any,
+    ) -> Pixels:
+        """Draw new images.
+
+        Parameters
+        ----------
+        n
+            Number of images.
+        codes
+            Codes of their covariates, shape ``(n, n_covariates)``, −1 for unknown; None for unknown throughout.
+        seed
+            Seed; an image depends on it, on its number and on its codes only.
+        first
+            Number of the first image: several calls may share the work.
+        batch_size
+            Images at a time.
+        callback
+            Called after every step of every batch with a :class:`~countsdiff.core.SamplerState`.
+        **options
+            `sample_steps`, `guidance`, `attrition`, `births`, in place of those of the configuration.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8, shape ``(n, n_channels, height, width)``.
+        """
+        denoiser, config = self._sampler(options)
+        nothing = np.zeros((n, *self.shape), dtype=np.uint8)
+        drawn = [
+            sample(denoiser, context, generator, config, callback)
+            for context, generator in self._batches(nothing, nothing == 0, codes, seed, batch_size, first)
+        ]
+        return self._to_pixels(drawn, n)
+
+    def inpaint(
+        self,
+        pixels: Pixels,
+        hidden: NDArray[np.bool_],
+        *,
+        output: Output = "mean",
+        method: Literal["conditional", "repaint"] = "conditional",
+        codes: NDArray[np.int64] | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        **options: Any,
+    ) -> NDArray[Any]:
+        """Fill in hidden pixels; the others come back as they are, and the hidden ones are not looked at.
+
+        Parameters
+        ----------
+        pixels
+            Images, uint8, shape ``(n, n_channels, height, width)``.
+        hidden
+            Pixels to fill in; boolean, shape ``(n, height, width)``.
+        output
+            ``"mean"``: expected intensity given the other pixels, float32, in one pass; ``"sample"``: a draw, uint8.
+        method
+            ``"conditional"`` for models trained with hidden pixels; ``"repaint"``, which only samples, for any.
+        codes, seed, batch_size, **options
+            As for :meth:`sample`.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or a mean is asked of RePaint.
+        """
+        self._check(pixels)
+        if hidden.shape != (len(pixels), *self.shape[1:]) or hidden.dtype != bool:
+            raise ValueError(
+                f"hidden is boolean of shape (n, height, width), {(len(pixels), *self.shape[1:])}; got {hidden.dtype} "
+                f"of shape {hidden.shape}."
+            )
+        if method == "repaint" and output == "mean":
+            raise ValueError("RePaint draws samples only; ask for output='sample', or for method='conditional'.")
+        everywhere = np.broadcast_to(hidden[:, None], pixels.shape)
+        denoiser, config = self._sampler(options)
+        walk = repaint if method == "repaint" else sample
+        filled = []
+        for context, generator in self._batches(pixels, everywhere, codes, seed, batch_size):
+            if output == "mean":
+                nothing = torch.zeros_like(context.counts)
+                filled.append(_mean(denoiser, nothing, 0.0, context))
+            else:
+                filled.append(walk(denoiser, context, generator, config))
+        if output == "mean":
+            return np.where(everywhere, self._to_intensities(filled, len(pixels)), pixels.astype(np.float32))
+        return np.where(everywhere, self._to_pixels(filled, len(pixels)), pixels)
+
+    def denoise(
+        self,
+        thinned: Pixels,
+        p: float,
+        *,
+        output: Output = "mean",
+        codes: NDArray[np.int64] | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        **options: Any,
+    ) -> NDArray[Any]:
+        """Restore images of which every photon was kept with probability `p` only.
+
+        Parameters
+        ----------
+        thinned
+            Photons that were kept, uint8, shape ``(n, n_channels, height, width)``.
+        p
+            Share of the photons that was kept, in [0, 1).
+        output
+            ``"mean"``: expected intensity before thinning, float32, in one pass; ``"sample"``: a draw, uint8.
+        codes, seed, batch_size, **options
+            As for :meth:`sample`.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or `p` is out of range.
+        """
+        self._check(thinned)
+        if not 0.0 <= p < 1.0:
+            raise ValueError(f"p is the share of photons that was kept, in [0, 1); got {p:g}.")
+        denoiser, config = self._sampler(options)
+        restored = []
+        start = 0
+        for context, generator in self._batches(thinned, np.ones(thinned.shape, dtype=bool), codes, seed, batch_size):
+            x = torch.zeros_like(context.counts)
+            here = torch.from_numpy(thinned[start : start + batch_size].reshape(-1, x.shape[1]))
+            x[: len(here)] = here.to(x)
+            start += batch_size
+            if output == "mean":
+                restored.append(x + _mean(denoiser, x, p, context))
+            else:
+                restored.append(sample(denoiser, context, generator, config, start=x, p=p))
+        n = len(thinned)
+        return self._to_intensities(restored, n) if output == "mean" else self._to_pixels(restored, n)
+
+    def _sampler(self, options: dict[str, Any]) -> tuple[DenoiserFn, SamplerConfig]:
+        """Guided denoiser that keeps below the ceiling, and the steps to take."""
+        settings = self.config.with_options(**options)
+        config = SamplerConfig(
+            n_steps=settings.sample_steps,
+            spacing=settings.spacing,
+            attrition=settings.attrition,
+            attrition_kind=settings.attrition_kind,
+            births=settings.births,
+            schedule=get_schedule(settings.schedule),
+        )
+        guidance = ClassifierFreeGuidance(settings.guidance if self.categories else 1.0)
+        device_type, mixed = self._device().type, settings.precision == "bf16-mixed"
+
+        @torch.no_grad()
+        def predict(x_t: Tensor, p: Tensor, context: Context) -> Intensity:
+            with torch.autocast(device_type, torch.bfloat16, enabled=mixed):
+                return self.denoiser(x_t, p, context)
+
+        return _below(guidance.wrap(predict), self.denoiser.ceiling), config
+
+    def _batches(
+        self,
+        pixels: Pixels,
+        hidden: NDArray[np.bool_],
+        codes: NDArray[np.int64] | None,
+        seed: int,
+        batch_size: int,
+        first: int = 0,
+    ) -> Iterator[tuple[Context, RowGenerator]]:
+        """Contexts of equal size, filled up at the end: products of another size would round differently."""
+        n, device = len(pixels), self._device()
+        if codes is None:
+            codes = np.full((n, len(self.categories)), -1)
+        if codes.shape != (n, len(self.categories)):
+            raise ValueError(f"codes have the shape (n, n_covariates), {(n, len(self.categories))}; got {codes.shape}.")
+        scale = self.config.jump_scale or 1.0
+        for start in range(0, n, batch_size):
+            rows = np.arange(start, start + batch_size)
+            at = rows % n
+            noised = torch.from_numpy(hidden[at]).to(device).flatten(1)
+            counts = torch.from_numpy(pixels[at]).to(device, torch.float32).flatten(1) * scale
+            yield (
+                Context(
+                    counts=torch.where(noised, 0.0, counts.round()),
+                    known=~noised,
+                    noised=noised,
+                    categories=torch.from_numpy(codes[at]).to(device),
+                    continuous=torch.empty(batch_size, 0, device=device),
+                ),
+                RowGenerator(seed, torch.from_numpy(first + rows).to(device)),
+            )
+
+    def _to_intensities(self, batches: list[Tensor], n: int) -> NDArray[np.float32]:
+        counts = torch.cat(batches)[:n].cpu() / (self.config.jump_scale or 1.0)
+        return counts.clamp(0.0, LARGEST).view(n, *self.shape).numpy()
+
+    def _to_pixels(self, batches: list[Tensor], n: int) -> Pixels:
+        return self._to_intensities(batches, n).round().astype(np.uint8)
+
+    def _device(self) -> torch.device:
+        return self.denoiser.mean.device
+
+    def _check(self, pixels: Pixels) -> None:
+        if pixels.shape[1:] != self.shape or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"The model knows uint8 images of shape {self.shape}; got {pixels.dtype} of shape {pixels.shape[1:]}."
+            )
+
+
+def _mean(denoiser: DenoiserFn, x: Tensor, p: float, context: Context) -> Tensor:
+    """Mean of what is lost at `p`."""
+    return denoiser(x, torch.full_like(x[:, :1], p), context).mean * (1.0 - p)
+
+
+def _below(denoiser: DenoiserFn, ceiling: float) -> DenoiserFn:
+    """Keep lost counts within the room there is, which guidance and heads without a ceiling may overstep."""
+
+    def bounded(x_t: Tensor, p: Tensor, context: Context) -> Intensity:
+        intensity = denoiser(x_t, p, context)
+        # a millionth less: a mean a rounding error above a whole number would be rounded up now and then
+        room = (1.0 - 1e-6) * (ceiling - x_t).clamp(min=0.0)
+        return replace(intensity, mean=torch.minimum(intensity.mean, room / (1.0 - p)))
+
+    return bounded

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from countsdiff.core import Intensity
+from countsdiff.image.model import build_denoiser
+from countsdiff.image.pixel_model import PixelModel
+
+
+@pytest.fixture
+def model(tiny):
+    """An untrained model past its zero start, of two classes."""
+    torch.manual_seed(0)
+    denoiser = build_denoiser(tiny, (3, 8, 8), [2], torch.full((3,), 120.0), torch.full((3,), 3.5))
+    nn.init.normal_(denoiser.backbone.log_mean.weight, std=1.0)
+    return PixelModel(denoiser.eval(), tiny, (3, 8, 8), (("a", "b"),))
+
+
+@pytest.mark.parametrize("attrition", [0.0, 0.005, 0.6])
+@pytest.mark.parametrize("births", ["stochastic", "round"])
+def test_an_oracle_s_samples_are_the_truth(oracle, attrition, births):
+    model, truth = oracle()
+    drawn = model.sample(5, seed=1, batch_size=4, sample_steps=7, attrition=attrition, births=births)
+    np.testing.assert_array_equal(drawn, np.broadcast_to(truth, (5, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("method", ["conditional", "repaint"])
+def test_an_oracle_fills_in_the_truth(oracle, method):
+    model, truth = oracle()
+    pixels = np.broadcast_to(truth, (3, 3, 8, 8)).copy()
+    hidden = np.random.default_rng(0).random((3, 8, 8)) < 0.6
+    spoilt = np.where(hidden[:, None], 7, pixels).astype(np.uint8)
+    drawn = model.inpaint(spoilt, hidden, output="sample", method=method, batch_size=2)
+    np.testing.assert_array_equal(drawn, pixels)
+
+
+def test_an_oracle_s_means_are_the_truth(oracle):
+    model, truth = oracle()
+    pixels = np.broadcast_to(truth, (3, 3, 8, 8)).copy()
+    hidden = np.random.default_rng(0).random((3, 8, 8)) < 0.6
+    np.testing.assert_allclose(model.inpaint(pixels, hidden, batch_size=2), pixels, rtol=1e-5)
+    thinned = np.random.default_rng(1).binomial(pixels, 0.2).astype(np.uint8)
+    np.testing.assert_allclose(model.denoise(thinned, 0.2, batch_size=2), pixels, rtol=1e-5)
+    drawn = model.denoise(thinned, 0.2, output="sample", batch_size=2)
+    np.testing.assert_array_equal(drawn, pixels)
+    assert (drawn >= thinned).all()
+
+
+def test_known_pixels_come_back_and_hidden_ones_are_not_looked_at(model, images):
+    hidden = np.random.default_rng(0).random((4, 8, 8)) < 0.5
+    pixels = images.pixels[:4]
+    spoilt = np.where(hidden[:, None], 255 - pixels, pixels).astype(np.uint8)
+    everywhere = np.broadcast_to(hidden[:, None], pixels.shape)
+    for output in ("mean", "sample"):
+        answer, other = (model.inpaint(p, hidden, output=output, batch_size=4) for p in (pixels, spoilt))
+        np.testing.assert_array_equal(answer, other)
+        np.testing.assert_array_equal(answer[~everywhere], pixels[~everywhere])
+        assert answer.dtype == (np.float32 if output == "mean" else np.uint8)
+    # what is known makes a difference
+    changed = np.where(hidden[:, None], pixels, pixels // 2).astype(np.uint8)
+    assert not np.allclose(model.inpaint(changed, hidden)[everywhere], model.inpaint(pixels, hidden)[everywhere])
+
+
+class Greedy(nn.Module):
+    """Promises more photons than a pixel holds."""
+
+    ceiling = 255.0
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(192))
+
+    def forward(self, x_t, p, context):
+        return Intensity(torch.full_like(x_t, 1e5))
+
+
+@pytest.mark.parametrize("attrition", [0.0, 0.3])
+def test_no_value_ever_lies_outside_0_to_255(model, tiny, attrition):
+    seen = []
+
+    def look(state):
+        seen.append((float(state.x.min()), float(state.x.max())))
+
+    options = {"attrition": attrition, "sample_steps": 9, "batch_size": 8, "callback": look}
+    greedy = PixelModel(Greedy(), tiny, (3, 8, 8), ()).sample(8, **options)
+    assert greedy.min() == 255 or attrition > 0.0
+    # guidance exaggerates as much as it likes
+    model.sample(8, codes=np.zeros((8, 1), dtype=np.int64), guidance=30.0, **options)
+    assert len(seen) == 18
+    assert min(low for low, _ in seen) >= 0.0
+    assert max(high for _, high in seen) == 255.0
+
+
+def test_a_draw_depends_on_seed_and_number_only(model):
+    codes = np.arange(6).reshape(-1, 1) % 2
+    six = model.sample(6, codes=codes, seed=1, batch_size=4)
+    np.testing.assert_array_equal(six[:3], model.sample(3, codes=codes[:3], seed=1, batch_size=4))
+    np.testing.assert_array_equal(six[3:], model.sample(3, codes=codes[3:], seed=1, batch_size=4, first=3))
+    assert not np.array_equal(six, model.sample(6, codes=codes, seed=2, batch_size=4))
+    assert not np.array_equal(six[0], six[2])
+
+
+def test_classes_and_guidance_change_the_draw(model):
+    zeros, ones = np.zeros((4, 1), dtype=np.int64), np.ones((4, 1), dtype=np.int64)
+    draws = [model.sample(4, codes=c, batch_size=4, guidance=1.0) for c in (zeros, ones, None)]
+    draws.append(model.sample(4, codes=zeros, batch_size=4, guidance=4.0))
+    assert len({d.tobytes() for d in draws}) == 4
+    # guidance 0 is the model without classes
+    np.testing.assert_array_equal(model.sample(4, codes=ones, batch_size=4, guidance=0.0), draws[2])
+
+
+def test_the_first_state_of_a_path_is_thin(oracle):
+    model, truth = oracle()
+    states = {}
+    model.sample(4, batch_size=4, sample_steps=20, callback=lambda s: states.update({s.p: s.x.mean(0)}))
+    assert list(states) == sorted(states)
+    p = next(p for p in states if p > 0.3)
+    assert float(states[p].sum()) == pytest.approx(p * truth.sum(), rel=0.1)
+
+
+def test_denoising_from_almost_everything_changes_little(model, images):
+    thinned = np.random.default_rng(0).binomial(images.pixels[:4], 0.999).astype(np.uint8)
+    assert np.abs(model.denoise(thinned, 0.999, batch_size=4) - thinned).max() < 3.0
+
+
+def test_weights_come_back_from_safetensors(model, tmp_path):
+    model.save(tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = PixelModel.load(tmp_path)
+    np.testing.assert_array_equal(loaded.sample(2, batch_size=2), model.sample(2, batch_size=2))
+
+
+def test_bad_requests_are_named(model, images):
+    hidden = np.zeros((2, 8, 8), dtype=bool)
+    with pytest.raises(ValueError, match=r"knows uint8 images of shape \(3, 8, 8\)"):
+        model.inpaint(images.pixels[:2, :, :4], hidden)
+    with pytest.raises(ValueError, match="hidden is boolean of shape"):
+        model.inpaint(images.pixels[:2], hidden[:, :4])
+    with pytest.raises(ValueError, match="RePaint draws samples only"):
+        model.inpaint(images.pixels[:2], hidden, method="repaint")
+    with pytest.raises(ValueError, match=r"in \[0, 1\); got 1"):
+        model.denoise(images.pixels[:2], 1.0)
+    with pytest.raises(ValueError, match="codes have the shape"):
+        model.sample(2, codes=np.zeros((2, 3), dtype=np.int64))
