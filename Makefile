@@ -21,7 +21,7 @@ lint: $(VENV)/installed-for-tests
 	$(BIN)/mypy
 
 docs: $(VENV)/installed-for-docs
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "Wrote docs/_build/html/index.html."
 
 # torch comes first and alone. On Linux the constraints name its CPU build, which PyPI does not have: a plain install would
@@ -40,7 +40,7 @@ $(VENV)/installed-for-tests: $(VENV)/installed
 	@touch $@
 
 $(VENV)/installed-for-docs: $(VENV)/installed
-	$(PIP) -e ".[docs]"
+	$(PIP) -e ".[docs,image]"
 	@touch $@
 
 clean:

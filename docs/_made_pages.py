@@ -21,13 +21,17 @@ def write_command_line(target: Path) -> None:
     """Write the options of every command, as the program itself declares them."""
     from countsdiff.cli import app
 
-    commands: list[Any] = [command.callback for command in app.registered_commands]
+    commands: list[tuple[str, Any]] = [("countsdiff", command.callback) for command in app.registered_commands]
+    for group in app.registered_groups:
+        several: Any = group.typer_instance
+        name = f"countsdiff {several.info.name}"
+        commands += [(name, command.callback) for command in several.registered_commands]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("\n".join(line for command in commands for line in _describe(command)))
+    target.write_text("\n".join(line for program, command in commands for line in _describe(program, command)))
 
 
-def _describe(command: Any) -> Iterator[str]:
-    yield f"## countsdiff {command.__name__}\n\n{command.__doc__}\n"
+def _describe(program: str, command: Any) -> Iterator[str]:
+    yield f"## {program} {command.__name__}\n\n{command.__doc__}\n"
     yield "| | | default |\n|---|---|---|"
     for name, parameter in inspect.signature(command).parameters.items():
         annotated = parameter.annotation

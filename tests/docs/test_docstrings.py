@@ -15,7 +15,7 @@ from numpydoc.docscrape import NumpyDocString
 import countsdiff
 from countsdiff import CountsDiffImputer
 
-PACKAGES = ("", "baselines", "benchmark", "core", "datasets", "metrics", "model", "nn", "pl", "pp")
+PACKAGES = ("", "baselines", "benchmark", "core", "datasets", "image", "metrics", "model", "nn", "pl", "pp")
 
 
 def public_objects():

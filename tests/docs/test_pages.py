@@ -10,6 +10,7 @@ from countsdiff import CountsDiffImputer
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGES = ["", "baselines", "benchmark", "core", "datasets", "image", "metrics", "nn", "pl", "pp"]
 PAGES = [page for page in WRITTEN if "```python" in page.read_text()]
 
 
@@ -22,7 +23,7 @@ def test_examples_of_a_page(page, in_small):
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("package", ["", "baselines", "benchmark", "core", "datasets", "metrics", "nn", "pl", "pp"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_everything_public_has_its_place_in_the_api(package):
     module = import_module(f"countsdiff.{package}".rstrip("."))
     page = (ROOT / "docs" / "api" / f"{package or 'model'}.md").read_text()
