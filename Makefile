@@ -7,7 +7,7 @@ OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/countsdiff demo --out quickstart
@@ -19,6 +19,10 @@ lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-for-docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
+	@echo "Wrote docs/_build/html/index.html."
 
 # torch comes first and alone. On Linux the constraints name its CPU build, which PyPI does not have: a plain install would
 # fetch several GB of CUDA packages. Sources that pip is already configured with are tried before pytorch.org.
@@ -35,5 +39,9 @@ $(VENV)/installed-for-tests: $(VENV)/installed
 	$(PIP) -e ".[baselines,dev,image,test]"
 	@touch $@
 
+$(VENV)/installed-for-docs: $(VENV)/installed
+	$(PIP) -e ".[docs,image]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) quickstart .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/api/generated docs/benchmarks/results quickstart .mypy_cache .pytest_cache .ruff_cache

@@ -34,6 +34,11 @@ BASELINES: dict[str, Imputer] = {baseline.name: baseline for baseline in _ALL}
 def get_baseline(name: str) -> Imputer:
     """Return the baseline of that name with its default settings.
 
+    Parameters
+    ----------
+    name
+        A key of ``BASELINES``.
+
     Raises
     ------
     ValueError

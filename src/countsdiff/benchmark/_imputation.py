@@ -38,6 +38,8 @@ class Imputation:
     design
         ``"paper"``: methods are fitted once, to 80 % of the cells, which are complete, and impute the others under
         each mask. ``"in_place"``: entries of all cells are hidden, and the same matrix is fitted and imputed.
+    n_draws
+        Draws whose mean is scored.
     """
 
     latents: Latents

@@ -107,6 +107,11 @@ def write_report(results: Results) -> Path:
     Shown are means over the seeds ± half their range, with the mean ends of the bootstrap intervals over cells where
     there are some; the best of every data set and mask is bold.
 
+    Parameters
+    ----------
+    results
+        Results of :func:`run`.
+
     Returns
     -------
     pathlib.Path

@@ -21,6 +21,11 @@ _WEIGHTS: dict[str, LossWeight] = {
 def get_weight(weight: str | LossWeight) -> LossWeight:
     """Return a loss weight w(p, p′) from its name (elbo, paper, unit) or a function of a :class:`ScheduleValue`.
 
+    Parameters
+    ----------
+    weight
+        Name, or function.
+
     Raises
     ------
     ValueError

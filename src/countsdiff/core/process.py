@@ -48,6 +48,13 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
     Tensor
         x_t ~ Bin(counts, p), same shape as `counts`.
 
+    Examples
+    --------
+    >>> import torch
+    >>> from countsdiff import core
+    >>> core.thin(torch.tensor([0.0, 3.0, 40.0]), p=1.0)
+    tensor([ 0.,  3., 40.])
+
     Notes
     -----
     On the CPU only non-zero counts are drawn (single-cell counts are nine tenths zeros). On a GPU, finding them would

@@ -58,7 +58,7 @@ def repaint(
     Parameters
     ----------
     denoiser, context, generator, config
-        As for :func:`~countsdiff.core.sampler.sample`.
+        As for :func:`~countsdiff.core.sample`.
     repaint_config
         Windows.
 

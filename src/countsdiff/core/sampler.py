@@ -79,7 +79,19 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class SamplerState:
-    """What a callback sees after every reverse step."""
+    """What a callback sees after every reverse step.
+
+    Attributes
+    ----------
+    step
+        Number of the step, from 0.
+    p
+        Survival probability that the step has reached.
+    x
+        Counts at `p`, shape ``(n_obs, n_vars)``.
+    intensity
+        The denoiser's answer that the births were drawn from.
+    """
 
     step: int
     p: float

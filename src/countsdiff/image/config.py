@@ -128,6 +128,11 @@ def config_names() -> list[str]:
 def get_config(name: str | Path) -> ImageConfig:
     """Return a configuration by its name, or read one from a YAML file.
 
+    Parameters
+    ----------
+    name
+        One of :func:`config_names`, or a path.
+
     Raises
     ------
     ValueError

@@ -105,7 +105,15 @@ def inception_scores(real: Pixels, generated: Pixels, weights: str | Path | None
 
 
 def resnet_frechet_distance(real: Pixels, generated: Pixels, network: CifarResNet) -> float:
-    """Fréchet distance of the 64 pooled features of a CIFAR-10 classifier. This is not FID."""
+    """Fréchet distance of the 64 pooled features of a CIFAR-10 classifier. This is not FID.
+
+    Parameters
+    ----------
+    real, generated
+        Images, uint8, shape ``(n, n_channels, height, width)``.
+    network
+        The classifier.
+    """
     return feature_distance(real, generated, network.features)
 
 

@@ -35,7 +35,17 @@ def image_grid(pixels: NDArray[np.uint8], n_columns: int | None = None) -> NDArr
 
 
 def save_grid(pixels: NDArray[np.uint8], path: str | Path, n_columns: int | None = None, zoom: int = 1) -> None:
-    """Write images as one PNG, every pixel `zoom` times as wide and high; see :func:`image_grid`."""
+    """Write images as one PNG.
+
+    Parameters
+    ----------
+    pixels, n_columns
+        As for :func:`image_grid`.
+    path
+        File to write.
+    zoom
+        Width and height of a pixel in the picture.
+    """
     from PIL import Image
 
     picture = image_grid(pixels, n_columns)

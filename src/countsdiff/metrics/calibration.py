@@ -21,7 +21,10 @@ def zero_fraction_error(truth: ArrayLike, sample: ArrayLike) -> float:
 def variance_ratio(truth: ArrayLike, sample: ArrayLike) -> float:
     """Variance of the sample over that of the truth: below 1 under-dispersed; NaN for a constant truth.
 
-    Arguments as in :func:`zero_fraction_error`.
+    Parameters
+    ----------
+    truth, sample
+        Counts and sampled counts of the scored entries, both of shape ``(n_entries,)``.
     """
     x, y = check_entries(truth=truth, sample=sample)
     return float(y.var() / x.var()) if x.var() > 0 else float("nan")

@@ -57,9 +57,18 @@ def mmd(x: Any, y: Any, *, bandwidth: float | None = None) -> float:
 def energy_distance(x: Any, y: Any) -> float:
     """Energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of Euclidean distances, without bias.
 
-    Its mean is 0 where both samples come from one law, so single values may well be negative. Arguments and errors
-    as in :func:`mmd`; in the units of the data, not their square, and without the root that
-    :func:`scipy.stats.energy_distance` takes.
+    Its mean is 0 where both samples come from one law, so single values may well be negative. In the units of the
+    data, not their square, and without the root that :func:`scipy.stats.energy_distance` takes.
+
+    Parameters
+    ----------
+    x, y
+        Samples of shapes ``(n_obs, n_vars)`` and ``(n_obs_y, n_vars)``, dense or scipy sparse.
+
+    Raises
+    ------
+    ValueError
+        If the columns differ, or a sample has fewer than two cells or a value that is not finite.
 
     References
     ----------

@@ -39,13 +39,25 @@ def rmse(truth: ArrayLike, prediction: ArrayLike) -> float:
 
 
 def mae(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Mean absolute error, in counts; arguments as in :func:`rmse`."""
+    """Mean absolute error, in counts.
+
+    Parameters
+    ----------
+    truth, prediction
+        Counts and predicted counts of the scored entries, both of shape ``(n_entries,)``.
+    """
     x, y = check_entries(truth=truth, prediction=prediction)
     return float(np.mean(np.abs(y - x)))
 
 
 def bias(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Mean prediction minus mean truth, in counts; arguments as in :func:`rmse`."""
+    """Mean prediction minus mean truth, in counts.
+
+    Parameters
+    ----------
+    truth, prediction
+        Counts and predicted counts of the scored entries, both of shape ``(n_entries,)``.
+    """
     x, y = check_entries(truth=truth, prediction=prediction)
     return float(y.mean() - x.mean())
 
@@ -53,7 +65,10 @@ def bias(truth: ArrayLike, prediction: ArrayLike) -> float:
 def relative_bias(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Sum of the predictions over the sum of the truth, minus 1; NaN where all true counts are 0.
 
-    Arguments as in :func:`rmse`.
+    Parameters
+    ----------
+    truth, prediction
+        Counts and predicted counts of the scored entries, both of shape ``(n_entries,)``.
     """
     x, y = check_entries(truth=truth, prediction=prediction)
     return float(y.sum() / x.sum() - 1) if x.any() else float("nan")
@@ -63,7 +78,11 @@ def r2(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Share of the variance of the truth that is explained: ``1 - SS_res / SS_tot``, SS_tot of the truth.
 
     Negative where the prediction does worse than the mean of the truth; NaN where the truth is constant.
-    Arguments as in :func:`rmse`.
+
+    Parameters
+    ----------
+    truth, prediction
+        Counts and predicted counts of the scored entries, both of shape ``(n_entries,)``.
     """
     x, y = check_entries(truth=truth, prediction=prediction)
     total = np.sum((x - x.mean()) ** 2)
@@ -74,7 +93,11 @@ def poisson_loss(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Mean of ``y' - x log y'``, ``y' = prediction + 1e-3``: the Poisson loss up to a constant of the truth.
 
     It is least at the conditional mean, and unlike the squared error not ruled by the few largest counts.
-    Arguments as in :func:`rmse`.
+
+    Parameters
+    ----------
+    truth, prediction
+        Counts and predicted counts of the scored entries, both of shape ``(n_entries,)``.
 
     Raises
     ------
@@ -134,6 +157,13 @@ def evaluate(truth: Any, imputed: Any, hidden: Any) -> dict[str, float]:
     ------
     ValueError
         If the shapes differ, `hidden` is not boolean, nothing is hidden, or an imputed count is negative.
+
+    Examples
+    --------
+    >>> truth = np.array([[2.0, 0.0], [1.0, 3.0]])
+    >>> scores = countsdiff.metrics.evaluate(truth, truth + 1.0, hidden=truth > 0)
+    >>> scores["rmse"], scores["bias"]
+    (1.0, 1.0)
     """
     rows, x, y = _hidden_entries(truth, imputed, hidden)
     scores = {metric.__name__: metric(x, y) for metric in (rmse, mae, bias, relative_bias, r2, poisson_loss)}

@@ -79,7 +79,8 @@ class DifferentialModel(CellModel):
 
         Examples
         --------
-        >>> model.differential_expression(groupby="cell_type", group1="B cells")
+        >>> table = model.differential_expression(groupby="cell_type", group1="B")
+        >>> different = table[table["p_adjusted"] < 0.05]
         """
         if n_imputations < 2:
             raise ValueError(f"Rubin's rules need n_imputations of at least 2; got {n_imputations}.")

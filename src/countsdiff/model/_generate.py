@@ -87,7 +87,9 @@ class GenerativeModel(CellModel):
 
         Examples
         --------
-        >>> model.generate(100, labels="B cells", guidance_scale=1.5)
+        >>> cells = model.generate(100, labels="B", guidance_scale=1.5)
+        >>> cells.n_obs
+        100
         """
         self._check_if_trained(warn=False)
         if n_cells < 1:

@@ -73,7 +73,8 @@ class CountsDiffImputer(
     >>> model = countsdiff.CountsDiffImputer(adata)
     >>> model.train()
     >>> model.impute()
-    >>> adata.layers["imputed"]
+    >>> list(adata.layers)
+    ['counts', 'imputed']
 
     Notes
     -----

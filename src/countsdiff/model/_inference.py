@@ -103,6 +103,15 @@ class PredictiveModel(CellModel):
             If the model is not trained.
         ValueError
             If the genes, counts, or an argument do not fit; the message says which and what to do.
+
+        Examples
+        --------
+        >>> model.impute(interval=0.9)  # layers imputed, imputed_lower and imputed_upper
+        >>> model.impute(output="sample", n_samples=3, key_added="draw")  # layers draw_0, draw_1 and draw_2
+        >>> model.adata.uns["countsdiff"]["draw"]["n_samples"]
+        3
+        >>> model.impute(indices=range(5), inplace=False).shape == (5, model.adata.n_vars)
+        True
         """
         request = self._request(
             output=output,
@@ -152,6 +161,11 @@ class PredictiveModel(CellModel):
         Returns
         -------
         As :meth:`impute`.
+
+        Examples
+        --------
+        >>> model.denoise(output="log_mean")  # layer denoised, for PCA and neighbours
+        >>> model.denoise(output="sample", depth=2.0, key_added="replicate")
         """
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
         return self._predict(adata, indices, DENOISE, request, guidance_scale, key_added, inplace, batch_size)
@@ -201,7 +215,8 @@ class PredictiveModel(CellModel):
         Examples
         --------
         >>> model.deepen(depth=4)
-        >>> adata.layers["deepened"]
+        >>> bool((model.adata.layers["deepened"] >= model.adata.layers["counts"].toarray()).all())
+        True
         """
         if output not in ("mean", "sample"):
             raise ValueError(f"deepen gives output='mean' or 'sample'; got {output!r}.")

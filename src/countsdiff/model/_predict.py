@@ -133,7 +133,7 @@ class Predictor:
     device
         Where the network lives.
     callback
-        Called after every step of a reverse path, see :func:`~countsdiff.core.sampler.sample`.
+        Called after every step of a reverse path, see :func:`~countsdiff.core.sample`.
     """
 
     def __init__(

@@ -136,7 +136,8 @@ class RegisteredModel(CellModel):
         >>> model = CountsDiffImputer(mdata)
         >>> model.train()
         >>> model.impute()
-        >>> mdata["prot"].layers["imputed"]
+        >>> list(mdata["prot"].layers)
+        ['imputed']
         """
         layers = dict.fromkeys(mdata.mod) if layers is None else layers
         setup_method_args = cls._get_setup_method_args(**locals())

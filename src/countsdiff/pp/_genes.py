@@ -28,9 +28,10 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     KeyError
         If there is no such layer.
 
-    References ---------- Satija et al. (2015), Spatial reconstruction of single-cell gene expression data,
-    Nat. Biotechnol. 33, 495-502: the normalised dispersion, as in
-    ``scanpy.pp.highly_variable_genes(flavor="seurat")``.
+    References
+    ----------
+    Satija et al. (2015), Spatial reconstruction of single-cell gene expression data, Nat. Biotechnol. 33, 495-502: the
+    normalised dispersion, as in ``scanpy.pp.highly_variable_genes(flavor="seurat")``.
     """
     import scanpy as sc  # takes seconds, and nothing else in pp needs it
 

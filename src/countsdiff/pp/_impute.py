@@ -38,7 +38,8 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     >>> import countsdiff
     >>> adata = countsdiff.datasets.pbmc3k()
     >>> countsdiff.pp.impute(adata, labels_key="cell_type")
-    >>> adata.layers["imputed"]
+    >>> list(adata.layers)
+    ['counts', 'imputed']
     """
     from lightning.pytorch import Trainer
 

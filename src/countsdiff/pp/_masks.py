@@ -240,6 +240,13 @@ def hide_entries(
         If `hidden` has another shape than `adata`, or is not boolean.
     KeyError
         If there is no such layer.
+
+    Examples
+    --------
+    >>> hidden = countsdiff.pp.mcar(adata.shape, share=0.1, seed=0)
+    >>> incomplete = countsdiff.pp.hide_entries(adata, hidden, layer="counts")
+    >>> bool(incomplete.layers["hidden"].nnz == hidden.sum())
+    True
     """
     if hidden.shape != adata.shape:
         raise ValueError(f"hidden has shape {hidden.shape}, but adata has shape {adata.shape}")

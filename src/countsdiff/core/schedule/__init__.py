@@ -20,6 +20,12 @@ _SCHEDULES: dict[str, Callable[[], SurvivalSchedule]] = {
 def get_schedule(schedule: str | SurvivalSchedule | Callable[[Tensor], Tensor]) -> SurvivalSchedule:
     """Return a schedule from its name, a function of t, or a schedule itself.
 
+    Parameters
+    ----------
+    schedule
+        ``"cosine"``, ``"linear"``, ``"logit_linear"``, ``"blackout"`` or ``"jump"``; or a decreasing torch function of
+        t; or a schedule.
+
     Raises
     ------
     ValueError
