@@ -88,7 +88,12 @@ def randomised_pit(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> ND
 
 
 def pit_ks(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> float:
-    """Kolmogorov-Smirnov distance of :func:`randomised_pit`, whose arguments it takes, from the uniform distribution.
+    """Kolmogorov-Smirnov distance of :func:`randomised_pit` from the uniform distribution.
+
+    Parameters
+    ----------
+    cdf_below, cdf_at, seed
+        As for :func:`randomised_pit`.
 
     Returns
     -------

@@ -96,7 +96,7 @@ class ReportingModel(CellModel):
         >>> CountsDiffImputer.setup_anndata(adata, missing_layer="held_out")
         >>> model = CountsDiffImputer(adata)
         >>> model.train()
-        >>> model.report("report.html", held_out="held_out")
+        >>> findings = model.report("report.html", held_out="held_out")
         """
         start = time.perf_counter()
         self._check_if_trained(warn=False)
