@@ -16,7 +16,15 @@ from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
-from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer, row_keys
+from countsdiff.model._data import (
+    CellReader,
+    align_genes,
+    as_row_access,
+    check_counts,
+    chosen_rows,
+    get_layer,
+    row_keys,
+)
 from countsdiff.model._missing import Task, resolve_missing
 from countsdiff.model._modalities import Modalities, joint_matrices
 from countsdiff.model._predict import Cells, Predictor, Request
@@ -57,7 +65,7 @@ class CellModel(BaseModelClass):
         if task.evidence:
             self._check_denoises()
         names = [key_added + suffix for suffix in request.names()]
-        chosen = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+        chosen = chosen_rows(adata.n_obs, indices)
         rows = np.arange(adata.n_obs) if inplace else chosen
         collector = Collector(len(names), as_sparse=inplace and sparse.issparse(cells.reader.counts))
         n_rewritten = self._run(

@@ -204,6 +204,12 @@ def check_unique(names: pd.Index, what: str) -> None:
         )
 
 
+def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
+    """Positions of the cells that `indices` asks for, in its order; ``None`` asks for all."""
+    rows = np.arange(n_obs)
+    return rows if indices is None else rows[np.asarray(indices)]
+
+
 def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     """A 64-bit key per cell from its name, so that a cell's random numbers follow it through subsets and reorderings.
 

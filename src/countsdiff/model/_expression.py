@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._base import CellModel
+from countsdiff.model._data import chosen_rows
 from countsdiff.model._missing import DENOISE
 from countsdiff.model._predict import Request
 from countsdiff.model._write import Collector
@@ -131,7 +132,7 @@ class ExpressionModel(CellModel):
         adata = self._anndata_or_own(adata)
         cells = self._cells(adata)
         self._check_denoises()
-        rows = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+        rows = chosen_rows(adata.n_obs, indices)
         total = np.zeros((request.n_samples, len(rows), adata.n_vars), dtype=np.float32)
         batches = self._batch_codes(transform_batch)
         for code in batches:
@@ -163,7 +164,7 @@ def _positions(
     adata: AnnData, indices: Any, gene_list: Sequence[str] | None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the cells and genes wanted."""
-    rows = np.arange(adata.n_obs) if indices is None else np.arange(adata.n_obs)[np.asarray(indices)]
+    rows = chosen_rows(adata.n_obs, indices)
     if gene_list is None:
         return rows, np.arange(adata.n_vars)
     columns = adata.var_names.get_indexer(pd.Index(gene_list))
