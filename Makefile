@@ -36,7 +36,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-for-tests: $(VENV)/installed
-	$(PIP) -e ".[baselines,dev,image,test]"
+	$(PIP) -e ".[baselines,dev,distributed,image,test]"
 	@touch $@
 
 $(VENV)/installed-for-docs: $(VENV)/installed

@@ -408,3 +408,47 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_zarr_and_workers_give_what_memory_gives(run, save, tmp_path, adata):
+    source = save(adata)
+    adata.write_zarr(tmp_path / "in.zarr")
+    options = ("--missing-layer", "hidden", "--output", "sample")
+    status, out, _ = run(
+        "impute", tmp_path / "in.zarr", "-o", tmp_path / "a.zarr", *options, "--save-model", tmp_path / "m", *FAST, "-q"
+    )
+    assert (status, out) == (0, "")
+    assert run("impute", source, "-o", tmp_path / "b.h5ad", *options, "--model", tmp_path / "m")[0] == 0
+    status, out, _ = run(
+        "impute", source, "-o", tmp_path / "c.h5ad", *options, "--model", tmp_path / "m", "--workers", 1
+    )
+    assert status == 0
+    assert "missing entries of 60 cells × 12 genes (sample)" in out
+    results = [ad.read_zarr(tmp_path / "a.zarr"), *(ad.read_h5ad(tmp_path / f"{name}.h5ad") for name in "bc")]
+    for result in results[1:]:
+        np.testing.assert_array_equal(dense(result.layers["imputed"]), dense(results[0].layers["imputed"]))
+        assert result.uns["countsdiff"]["imputed"] == results[0].uns["countsdiff"]["imputed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--workers", 1), "--save-model"),
+        (("--workers", 1, "--save-model", "m", "--genes", 5), "--genes needs all data in memory"),
+        (("--workers", 1, "--report", "r.html"), "--report needs all data in memory"),
+        (("--workers", 1, "--model", "nix"), "nix: there is no saved model"),
+    ],
+)
+def test_what_data_on_disk_do_not_go_with(run, save, tmp_path, adata, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    save(adata)
+    status, out, error = run("impute", "in.h5ad", "-o", "out.h5ad", *options)
+    assert (status, out) == (2, "")
+    assert message in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad"]
+
+
+def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
+    status, _, error = run("impute", save(adata), "-o", tmp_path / "out.zarr")
+    assert status == 2
+    assert ".h5ad" in error

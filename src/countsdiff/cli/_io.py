@@ -66,7 +66,7 @@ def check_output(path: Path, *inputs: Path) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
-    if path.is_dir():
+    if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"{path}: this is a folder; name a file to write.")
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -92,11 +92,6 @@ def write(adata: "AnnData", path: Path) -> None:
     with atomic(path) as temporary:
         # level 1: imputed means do not compress better with more effort
         adata.write_h5ad(temporary, compression="gzip", compression_opts=1)
-
-
-def default_layer(adata: "AnnData") -> str | None:
-    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
-    return "counts" if "counts" in adata.layers else None
 
 
 def report(*lines: str | None) -> None:

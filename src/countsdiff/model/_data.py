@@ -1,5 +1,6 @@
 """Counts as AnnData holds them: full validation, gene order, and reading in chunks of dense rows."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,12 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from anndata.abc import CSCDataset
 from numpy.typing import NDArray
 from scipy import sparse
 from scvi.data.fields import LayerField
 
+from countsdiff.model._on_disk import is_on_disk, read_rows
+
 _CHUNK = 2048  # rows densified at a time, or fewer:
 _CHUNK_ENTRIES = 2**25  # peaks are many
+_RUN = 16  # neighbouring rows cost no more to read from a file than one of them
 
 
 class Keys(NamedTuple):
@@ -72,6 +77,20 @@ class CellReader:
         counts[missing] = 0.0
         return counts, missing
 
+    def spread(self, n: int) -> NDArray[np.intp]:
+        """About `n` rows from all over the data, in evenly spaced runs of neighbours."""
+        if n >= self.n_obs:
+            return np.arange(self.n_obs)
+        starts = np.linspace(0, self.n_obs - _RUN, math.ceil(n / _RUN)).astype(np.intp)
+        return np.unique(starts[:, None] + np.arange(_RUN))
+
+    def any_missing(self) -> bool:
+        """Whether any entry is missing."""
+        blocks = [slice(rows[0], rows[-1] + 1) for rows in self.chunks()]
+        if self.missing is not None and any(_stored(self.missing[block]).any() for block in blocks):
+            return True
+        return any(np.isnan(_stored(self.counts[block])).any() for block in blocks)
+
     def restore(self, matrix: NDArray) -> NDArray:
         """Put columns in the model's order back into the order the data have."""
         return matrix if self.columns is None else matrix[:, np.argsort(self.columns)]
@@ -86,6 +105,7 @@ class CellReader:
 
 def as_row_access(matrix):
     """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
+    matrix = matrix.to_memory() if isinstance(matrix, CSCDataset) else matrix
     return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
@@ -104,6 +124,11 @@ def get_layer(adata: AnnData, layer: str | None):
     if layer not in adata.layers:
         raise KeyError(f"adata.layers has no {layer!r}; it has {list(adata.layers) or 'no layers'}.")
     return adata.layers[layer]
+
+
+def default_layer(adata: AnnData) -> str | None:
+    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
+    return "counts" if "counts" in adata.layers else None
 
 
 def require_columns(adata: AnnData, keys: list[str | None]) -> None:
@@ -221,10 +246,17 @@ def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
 
 
+def _stored(block) -> np.ndarray:
+    """Stored values of a block of rows."""
+    return block.data if sparse.issparse(block) else np.asarray(block)
+
+
 def _dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None) -> np.ndarray:
-    # backed matrices want increasing rows: read in order, then undo
-    order = np.argsort(rows, kind="stable")
-    block = matrix[rows[order]]
+    if is_on_disk(matrix):
+        distinct, back = np.unique(rows, return_inverse=True)
+        block = read_rows(matrix, distinct)
+        block = block if len(distinct) == len(rows) and (np.diff(back) > 0).all() else block[back]
+    else:
+        block = matrix[rows]
     block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-    block = block[np.argsort(order)] if (np.diff(rows) < 0).any() else block
     return block if columns is None else block[:, columns]

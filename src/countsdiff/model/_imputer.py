@@ -13,10 +13,12 @@ from scvi.model.base import UnsupervisedTrainingMixin
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._calibration import calibrate
+from countsdiff.model._data import default_layer
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel
 from countsdiff.model._inference import PredictiveModel
+from countsdiff.model._loading import CellSplitter
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
 from countsdiff.model._report import ReportingModel
@@ -83,6 +85,7 @@ class CountsDiffImputer(
 
     _module_cls = CountsDiffModule
     _training_plan_cls = CountsDiffTrainingPlan
+    _data_splitter_cls = CellSplitter
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class CountsDiffImputer(
         if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
             if isinstance(adata, MuData):
                 raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
-            self.setup_anndata(adata, layer="counts" if "counts" in adata.layers else None)
+            self.setup_anndata(adata, layer=default_layer(adata))
         super().__init__(adata, registry)
         stats = self.summary_stats
         modalities = self._modalities()

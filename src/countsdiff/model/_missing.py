@@ -109,8 +109,9 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         If there is no layer of that name.
     """
     if missing is None:
-        any_missing = any(reader(rows)[1].any() for rows in reader.chunks())
-        return Task(None, evidence=False, rewrite="missing") if any_missing else resolve_missing("zeros", adata, reader)
+        if reader.any_missing():
+            return Task(None, evidence=False, rewrite="missing")
+        return resolve_missing("zeros", adata, reader)
     if isinstance(missing, str):
         if missing == "zeros":
             return Task(None, evidence=True, rewrite="zeros")
