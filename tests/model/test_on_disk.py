@@ -13,7 +13,7 @@ from countsdiff.model._loading import _BLOCK, BlockLoader
 from countsdiff.model._on_disk import is_on_disk, read_rows
 from countsdiff.store import open_store
 
-N_OBS = 500
+N_OBS = 700  # of which two minibatches are for validation
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def test_rows_in_any_order(stores, kind, layer):
     matrix, known = stores[kind].layers[layer], stores["memory"].layers[layer]
     known = known.toarray() if sparse.issparse(known) else known
     assert is_on_disk(matrix)
-    for rows in ([3, 4, 5, 9, 499], [7], list(range(100)), []):
+    for rows in ([3, 4, 5, 9, 699], [7], list(range(100)), []):
         block = read_rows(matrix, np.array(rows, dtype=np.intp))
         np.testing.assert_array_equal(block.toarray() if sparse.issparse(block) else block, known[rows])
-    for rows in ([9, 3, 3, 499, 4], [5, 4, 3]):
+    for rows in ([9, 3, 3, 699, 4], [5, 4, 3]):
         np.testing.assert_array_equal(CellReader(matrix)(np.array(rows))[0], known[rows].astype(np.float32))
 
 
@@ -57,7 +57,7 @@ def loader(stores):
 def test_an_epoch_has_every_cell_once_with_all_that_belongs_to_it(stores, loader):
     known = {tuple(row): i for i, row in enumerate(stores["memory"].X.toarray())}
     batches = list(loader)
-    assert [len(b["X"]) for b in batches] == [32] * 7 + [26]
+    assert [len(b["X"]) for b in batches] == [32] * 10 + [30]
     assert len(loader) == len(batches)
     cells = [known[tuple(row)] for b in batches for row in b["X"].numpy()]
     assert sorted(cells) == list(range(0, N_OBS, 2))

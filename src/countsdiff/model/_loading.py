@@ -11,6 +11,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from countsdiff.model._data import KEYS
 from countsdiff.model._on_disk import is_on_disk, read_rows
@@ -88,7 +89,9 @@ class CellSplitter(DataSplitter):
     def val_dataloader(self):
         """Minibatches to validate on, always the same."""
         loader = super().val_dataloader()
-        return list(loader) if loader is not None and self._on_disk() else loader
+        if loader is None or not self._on_disk():
+            return loader
+        return DataLoader(list(loader), batch_size=None)  # Lightning takes a list for several loaders
 
     def _on_disk(self) -> bool:
         return is_on_disk(self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
