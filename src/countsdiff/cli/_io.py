@@ -37,6 +37,7 @@ def read(path: Path) -> "AnnData":
     """
     import anndata
     import h5py
+    from scipy import sparse
 
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
@@ -49,9 +50,15 @@ def read(path: Path) -> "AnnData":
             is_anndata = "obs" in file and "var" in file
         if not is_anndata:
             raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
-        return anndata.read_h5ad(path)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split())
+        adata = anndata.read_h5ad(path)
+        for matrix in (adata.X, *adata.layers.values()):
+            if sparse.issparse(matrix):
+                matrix.check_format(full_check=True)  # indices out of range would crash the process
+        return adata
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries that read it raise anything
+        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split()) or "it is damaged"
         raise InputError(f"{path}: this file cannot be read, {cause}; copy or write it again.") from error
 
 

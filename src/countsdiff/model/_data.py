@@ -160,6 +160,7 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     for start in range(0, matrix.shape[0], _CHUNK):
         block = matrix[start : start + _CHUNK]
         if sparse.issparse(block):
+            _check_structure(block, where)
             entries = block.tocoo()
             rows, columns, values = entries.row, entries.col, entries.data
         else:
@@ -182,6 +183,14 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
         if np.isfinite(value) and np.mean(bad) > 0.5:
             problem += " Most values are like that: the matrix looks normalised, log-transformed or scaled."
         raise ValueError(f"{problem} Give the raw counts, for example layer='counts' or adata.raw.to_adata().")
+
+
+def _check_structure(matrix, where: str) -> None:
+    """Check that a sparse matrix says of its entries where they are: one that lies would crash the process."""
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise ValueError(f"{where} is a damaged sparse matrix ({error}); write the data again.") from error
 
 
 def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp] | None:
