@@ -1,6 +1,7 @@
 """Chunks give what the whole gives, whoever works on them and however often everything is killed."""
 
 import filecmp
+import gc
 import os
 import shutil
 import signal
@@ -73,6 +74,18 @@ def test_samples_do_not_depend_on_chunks(folder, expected, tmp_path):
     result = read(distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad", **options))
     for name in ("draw_0", "draw_1"):
         np.testing.assert_array_equal(dense(result.layers[name]), dense(expected.layers[name]))
+
+
+def test_chunks_are_not_kept(folder, tmp_path):
+    """Memory is bounded by the chunk: scvi-tools holds on to all data that a model has seen, unless told otherwise."""
+    counts = []
+
+    def count(done, total):
+        gc.collect()
+        counts.append(sum(isinstance(thing, ad.AnnData) for thing in gc.get_objects()))
+
+    distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad", chunk_size=10, callback=count)
+    assert counts[-1] <= counts[1]
 
 
 def test_default_output_is_beside_the_input(folder, tmp_path):

@@ -73,6 +73,7 @@ class Rows:
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
         with _quiet():
             record = job.impute(self.key_added, missing=missing, **self.options)
+        job.model._forget(job.work)
         matrices = changed_layers(adata, before)
         return {name: self._packed(matrix) for name, matrix in matrices.items()}, record
 

@@ -117,6 +117,11 @@ class CellModel(BaseModelClass):
             collector.add(matrices)
         return n_rewritten
 
+    def _forget(self, adata: AnnData) -> None:
+        """Let go of data that were predicted: scvi-tools holds on to all that a model ever saw."""
+        manager = self.get_anndata_manager(adata, required=True)
+        del self._per_instance_manager_store[self.id][manager.adata_uuid]
+
     def _adata_or_own(self, adata: AnnData | None) -> AnnData:
         adata = self.adata if adata is None else adata
         if adata is None:
