@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
-from countsdiff.cli._io import InputError, blame, default_layer
+from countsdiff.cli._io import InputError, default_layer
 from countsdiff.cli._training import progress_bar
 from countsdiff.model._data import CellReader, align_genes, as_row_access, check_counts, get_layer
 from countsdiff.model._hold_out import hold_out
 from countsdiff.pp._impute import borrow, changed_layers
+from countsdiff.storage import ModelFileError
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 
@@ -121,10 +122,10 @@ def _hold_out(
 
 def load(folder: Path, adata: AnnData, *, layer: str | None, missing_layer: str | None) -> Job:
     """Load a trained model, and put the counts where it looks for them: in its layer, its genes in its order."""
-    if not (folder / "model.pt").is_file():
-        raise InputError(f"{folder}: there is no saved model in this folder; --save-model writes one.")
-    with blame(folder):
-        model = CountsDiffImputer.load(str(folder), adata=False)
+    try:
+        model = CountsDiffImputer.load(folder, adata=False)
+    except ModelFileError as error:  # it names the file
+        raise InputError(str(error)) from error
     registered = model.registry_["setup_args"]
     layer = layer or _present(registered["layer"], adata) or default_layer(adata)
     get_layer(adata, layer)

@@ -20,6 +20,7 @@ from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
 from countsdiff.model._report import ReportingModel
+from countsdiff.model._saving import SavedModel
 from countsdiff.model._setup import RegisteredModel
 from countsdiff.model._statistics import gene_statistics
 from countsdiff.model._transfer import TransferableModel
@@ -30,6 +31,7 @@ _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred ce
 
 
 class CountsDiffImputer(
+    SavedModel,
     RegisteredModel,
     UnsupervisedTrainingMixin,
     PredictiveModel,

@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ModelFileError(ValueError):
+    """A saved model cannot be read; the message names the file, what is wrong with it, and what to do."""
+
+
+@contextmanager
+def believing(path: Path, remedy: str = "get an unchanged copy, or save the model again") -> Iterator[None]:
+    """Turn whatever reading or checking the contents of a file runs into into a :class:`ModelFileError` about it."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        # the text of a KeyError is the repr of its argument
+        cause = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = " ".join(str(cause).split()).rstrip(".")
+        raise ModelFileError(f"{path}: this file cannot be used, {text}; {remedy}.") from error
