@@ -42,7 +42,7 @@ def write_document(content: Content, path: Path, version: FormatVersion) -> None
         If there is anything in it that cannot be saved.
     """
     plain = {key: encode(value, key) for key, value in content.items()}
-    head = {"format": version.name, "format_version": version.current, "sha256": _sha256(plain)}
+    head = {"format": version.name, "format_version": version.current, "sha256": checksum(plain)}
     path.write_text(json.dumps({**head, "content": plain}, allow_nan=False) + "\n", encoding="ascii")
 
 
@@ -68,7 +68,7 @@ def read_document(path: Path, version: FormatVersion) -> Content:
             )
         plain = document["content"]
         check_type(plain, dict, "content")
-        if document["sha256"] != _sha256(plain):
+        if document["sha256"] != checksum(plain):
             raise ValueError("it was changed after it was written (the checksum differs)")
         content: Content = {key: decode(value) for key, value in plain.items()}
         for old in range(found, version.current):
@@ -76,6 +76,6 @@ def read_document(path: Path, version: FormatVersion) -> Content:
         return content
 
 
-def _sha256(plain: Any) -> str:
+def checksum(plain: Any) -> str:
     """Checksum of JSON, however it is laid out."""
     return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode("ascii")).hexdigest()

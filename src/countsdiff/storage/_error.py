@@ -2,6 +2,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LONGEST = 300  # characters of a cause, which may quote what is in the file
+
 
 class ModelFileError(ValueError):
     """A saved model cannot be read; the message names the file, what is wrong with it, and what to do."""
@@ -18,4 +20,5 @@ def believing(path: Path, remedy: str = "get an unchanged copy, or save the mode
         # the text of a KeyError is the repr of its argument
         cause = error.args[0] if isinstance(error, KeyError) and error.args else error
         text = " ".join(str(cause).split()).rstrip(".")
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
         raise ModelFileError(f"{path}: this file cannot be used, {text}; {remedy}.") from error
