@@ -40,9 +40,10 @@ def replacing(folder: Path, last: str) -> Iterator[Path]:
             for name in names:
                 os.replace(new / name, folder / name)
         except BaseException:  # also if the user gives up
+            for name in reversed(names):
+                if not (new / name).exists():
+                    os.replace(folder / name, new / name)
             for name in names:
                 if (old / name).exists():
                     os.replace(old / name, folder / name)
-                elif not (new / name).exists():
-                    (folder / name).unlink()
             raise

@@ -14,7 +14,7 @@ def check_type(value: Any, hint: Any, name: str) -> None:
         Anything.
     hint
         A class, taken exactly (``float`` takes whole numbers, too); ``Any``; or a ``Literal``, union, ``list``,
-        ``dict`` or ``TypedDict`` of these.
+        ``dict`` or ``TypedDict`` (which may have more entries) of these.
     name
         What to call the value.
 
@@ -40,8 +40,8 @@ def _faults(value: Any, hint: Any, name: str) -> Iterator[str]:
             yield f"{fault}, none of {', '.join(map(repr, arguments))}"
     elif is_typeddict(hint):
         hints = get_type_hints(hint)
-        if type(value) is not dict or set(value) != set(hints):
-            yield f"{name} does not have just the entries {', '.join(hints)}"
+        if type(value) is not dict or not set(hints) <= set(value):
+            yield f"{name} does not have the entries {', '.join(hints)}"
         else:
             for key, each in hints.items():
                 yield from _faults(value[key], each, f"{name}.{key}")

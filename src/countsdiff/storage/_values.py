@@ -55,11 +55,11 @@ def encode(value: Any, name: str = "value") -> Any:
         categories = encode(value.categories.array, f"the categories of {name}")
         codes = _encode_array(np.asarray(value.codes), name)
         return {_TAG: "categorical", "codes": codes, "categories": categories, "ordered": bool(value.ordered)}
-    if isinstance(value, pd.arrays.NumpyExtensionArray | pd.arrays.DatetimeArray | pd.arrays.TimedeltaArray):
-        return _encode_array(value.to_numpy(), name)
     if isinstance(value, pd.api.extensions.ExtensionArray) and value.dtype.name in _EXTENSIONS:
         values = [None if missing else each for each, missing in zip(value.tolist(), value.isna(), strict=True)]
         return {_TAG: "extension", "dtype": value.dtype.name, "values": encode(values, name)}
+    if isinstance(value, pd.arrays.NumpyExtensionArray | pd.arrays.DatetimeArray | pd.arrays.TimedeltaArray):
+        return _encode_array(value.to_numpy(), name)
     if isinstance(value, pd.DataFrame) and value.columns.is_unique:
         columns = [
             [encode(key, f"a column of {name}"), encode(column.array, f"{name}.{key}")] for key, column in value.items()
@@ -146,7 +146,8 @@ def _index(value: Any, name: Any = None) -> pd.Index:
 def _table(index: Any, index_name: Any, columns: list[Any]) -> pd.DataFrame:
     rows = _index(index, decode(index_name))
     table = {decode(key): _column(column) for key, column in _a_list(columns)}
-    return pd.DataFrame({key: pd.Series(each, rows, each.dtype) for key, each in table.items()}, index=rows)
+    series = {key: pd.Series(each, rows, each.dtype) for key, each in table.items()}
+    return pd.DataFrame(series, index=rows, columns=pd.Index(list(table), dtype=object))
 
 
 def _extension(dtype: str, values: list[Any]) -> Any:

@@ -2,8 +2,8 @@
 
 python tests/model/data/make_checkpoint.py v1
 
-Run once for every version of the format; a checkpoint that was committed is never made again. ``expected.npz`` holds the
-cells, too: the random numbers of a later numpy may be others.
+Run once for every version of the format; a checkpoint that was committed is never made again. ``expected.npz`` holds
+the cells, too: the random numbers of a later numpy may be others.
 """
 
 import sys
