@@ -103,7 +103,7 @@ def main() -> int:
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(
-            f"# Damaged model files\n\n{__doc__.partition(chr(10))[2].strip().replace(COMMAND, f'    {COMMAND}')}\n\n"
+            f"# Damaged model files\n\n{__doc__.strip().replace(COMMAND, f'    {COMMAND}')}\n\n"
             f"Run with --n {arguments.n} --seed {arguments.seed}, in {took:.0f} s on a shared core and with at most "
             f"{memory:.0f} MB of memory, most of which is Python with torch.\n\n{text}\n"
         )

@@ -3,7 +3,6 @@
 import inspect
 from typing import Any, Literal, TypedDict, cast, get_type_hints
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
@@ -138,7 +137,7 @@ def _check_fields(fields: dict[str, _Field], joint: bool) -> dict[str, Any]:
                 raise ValueError(f"{name} is {stats.get(name)}, and {n} are listed")
     states = {key: field["state_registry"] for key, field in fields.items()}
     names = states[keys.X_KEY]["column_names"]
-    check_type(list(names), list[str] | list[np.str_], "column_names")
+    check_type(names.tolist(), list[str], "column_names")
     if joint:
         parts = states[keys.X_KEY]["var_names"]
         joined = [f"{modality}:{name}" for modality, part in parts.items() for name in part]

@@ -181,6 +181,8 @@ class SavedModel(CellModel):
         dir_path, prefix
             As for :meth:`load`.
         """
+        import rich.pretty  # noqa: F401  # which scvi-tools takes for loaded
+
         AnnDataManager.view_setup_method_args(cls.load_registry(dir_path, prefix))
 
     @classmethod

@@ -19,6 +19,6 @@ def believing(path: Path, remedy: str = "get an unchanged copy, or save the mode
     except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         # the text of a KeyError is the repr of its argument
         cause = error.args[0] if isinstance(error, KeyError) and error.args else error
-        text = " ".join(str(cause).split()).rstrip(".")
+        text = next(iter(str(cause).splitlines()), type(error).__name__).strip().rstrip(".")
         text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
         raise ModelFileError(f"{path}: this file cannot be used, {text}; {remedy}.") from error
