@@ -127,6 +127,10 @@ def load(folder: Path, adata: AnnData, *, layer: str | None, missing_layer: str 
     except ModelFileError as error:  # it names the file
         raise InputError(str(error)) from error
     registered = model.registry_["setup_args"]
+    if "layers" in registered:
+        raise InputError(f"{folder}: this is a model of several modalities; impute MuData with it in Python.")
+    if not model.is_trained:
+        raise InputError(f"{folder}: this model was saved before it was trained; train it, or another one.")
     layer = layer or _present(registered["layer"], adata) or default_layer(adata)
     get_layer(adata, layer)
     names = np.asarray(model.get_var_names())

@@ -10,7 +10,8 @@ def replacing(folder: Path, last: str) -> Iterator[Path]:
     """Yield an empty folder, whose files go into `folder` at the end, all of them or, if anything fails, none.
 
     A new folder appears by one renaming. In one that exists files of the same names are replaced and all others stay;
-    `last`, without which the others count for nothing, goes first and comes last, so that there is never a mixture.
+    `last`, without which the others count for nothing, goes first and comes last, so that there is never a mixture. A
+    program that is killed meanwhile leaves the older files in the temporary folder.
 
     Parameters
     ----------
