@@ -66,7 +66,10 @@ FORGED = {
         "not those",
     ),
     "no cells to generate from": (lambda content: content.update(design=content["design"][:0]), "0 rows"),
-    "text for a number": (lambda content: content.update(design=content["design"].assign(age="x")), "not a number"),
+    "text for a number": (
+        lambda content: content.update(design=content["design"].assign(age="x")),
+        "could not convert string to float",
+    ),
     "not a table": (entry("design", to=[1, 2]), "content.design is"),
     "trained, perhaps": (entry("is_trained", to="perhaps"), "content.is_trained is 'perhaps', not of type bool"),
     "indices that are text": (entry("train_indices", to=np.array(["a"], object)), "train_indices are of type object"),

@@ -156,6 +156,15 @@ def test_days_may_be_categories(make_adata, train, tmp_path):
     np.testing.assert_array_equal(predictions(loaded, adata), predictions(model, adata))
 
 
+def test_names_and_numbers_may_come_from_numpy_and_pandas(make_adata, train, tmp_path):
+    adata = make_adata()
+    covariates = {"categorical_covariate_keys": adata.obs.columns[:2], "continuous_covariate_keys": ("age",)}
+    model = train(adata, max_steps=2, model_kwargs={"seed": np.int64(3), "dropout": np.float32(0.5)}, **covariates)
+    model.save(tmp_path / "model")
+    loaded = CountsDiffImputer.load(tmp_path / "model", adata=False)
+    np.testing.assert_array_equal(loaded.impute(adata, inplace=False), model.impute(inplace=False))
+
+
 def test_a_covariate_that_no_cell_has_does_not_keep_a_model_from_being_saved(make_adata, train, tmp_path):
     adata = make_adata()
     adata.obs["age"] = np.nan

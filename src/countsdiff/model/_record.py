@@ -3,6 +3,7 @@
 import inspect
 from typing import Any, Literal, TypedDict, cast, get_type_hints
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
@@ -180,5 +181,4 @@ def _check_covariates(states: dict[str, Any], args: dict[str, Any], design: pd.D
     wanted = {name for name in (*single, *categorical, *continuous) if name is not None}
     if set(design.columns) != wanted or len(design) == 0:
         raise ValueError(f"design has the columns {', '.join(map(str, design.columns))}, and {len(design)} rows")
-    if not all(pd.api.types.is_numeric_dtype(design[name].dtype) for name in numbers if name is not None):
-        raise TypeError("a continuous covariate in design is not a number")
+    design[[name for name in numbers if name is not None]].to_numpy(np.float32)  # or raises

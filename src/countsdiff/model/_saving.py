@@ -78,10 +78,11 @@ class SavedModel(CellModel):
             raise TypeError(f"{next(iter(anndata_write_kwargs))!r} is for writing data; give save_anndata=True, too.")
         if save_anndata and self.adata is None:
             raise ValueError("The model was loaded without data, so that there are none to save.")
+        settings = self.init_params_["non_kwargs"].items()
         record = {
             "class_name": type(self).__name__,
             "versions": {package: version(package) for package in ("countsdiff", "scvi-tools", "torch")},
-            "settings": self.init_params_["non_kwargs"],
+            "settings": {key: v.item() if isinstance(v, np.generic) else v for key, v in settings},
             "registry": self.registry_,
             **{name: getattr(self, f"{name}_") for name in _KEPT},
         }
