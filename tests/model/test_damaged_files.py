@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "reliability"
-N = 400
+N = 300
 
 
 @pytest.fixture
