@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
-from countsdiff import __version__, datasets, metrics, pp
+from countsdiff import CountsDiffImputer, __version__, datasets, metrics, pp
 from countsdiff.cli import main
 
 FAST = ("--steps", "20", "--accelerator", "cpu")
@@ -201,6 +202,43 @@ class TestSavedModel:
     def test_has_to_be_there(self, run, save, adata, tmp_path):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--model", tmp_path / "nowhere")
         assert (status, "there is no saved model" in err) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("name", "damage", "says"),
+        [
+            ("model.json", lambda data: data[:99], "model.json: this file cannot be used"),
+            ("model.json", lambda data: data.replace(b'"gene1"', b'"genex"'), "changed after it was written"),
+            (
+                "model.json",
+                lambda data: data.replace(b'"format_version": 1', b'"format_version": 9'),
+                "upgrade countsdiff",
+            ),
+            ("model.safetensors", lambda data: data[:-1], "model.safetensors: this file cannot be used"),
+            ("model.safetensors", lambda data: b"", "model.safetensors: this file cannot be used"),
+        ],
+    )
+    def test_that_is_damaged_is_named_in_one_sentence(self, run, save, adata, tmp_path, trained, name, damage, says):
+        file = trained[0] / name
+        file.write_bytes(damage(file.read_bytes()))
+        status, text, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--model", trained[0])
+        assert (status, text, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"countsdiff: error: {file.parent}")
+        assert says in err
+        assert not (tmp_path / "out.h5ad").exists()
+
+    def test_in_a_pickle_is_not_opened(self, run, save, adata, tmp_path):
+        (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'echo pwned'\ntR.")
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--model", tmp_path)
+        assert (status, "model.pt: this is a model of scvi-tools" in err, err.count("\n")) == (2, True, 1)
+
+    def test_that_cannot_impute_a_file_says_so(self, run, save, adata, tmp_path):
+        CountsDiffImputer(adata.copy(), width=8).save(tmp_path / "untrained")
+        mdata = mudata.MuData({"rna": adata.copy(), "prot": adata[:, :3].copy()})
+        CountsDiffImputer.setup_mudata(mdata)
+        CountsDiffImputer(mdata, width=8).save(tmp_path / "joint")
+        for name, says in (("untrained", "saved before it was trained"), ("joint", "a model of several modalities")):
+            status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--model", tmp_path / name)
+            assert (status, says in err, err.count("\n")) == (2, True, 1)
 
     def test_is_not_saved_over_another_one(self, run, save, adata, tmp_path):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--save-model", tmp_path)

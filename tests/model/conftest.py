@@ -1,4 +1,8 @@
+import pickle
+
+import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 
@@ -22,3 +26,23 @@ def query(make_adata, hidden):
     adata = make_adata()
     adata.layers["hidden"] = sparse.csr_matrix(hidden)
     return adata
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    """Folder of a saved model."""
+    trained.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def no_pickle(monkeypatch):
+    """Have everything that reads pickles fail."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was read from a pickle")
+
+    for module in (pickle, torch, pd):
+        for name in ("load", "loads", "Unpickler", "read_pickle"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, refuse)

@@ -7,12 +7,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
-from countsdiff.cli._io import InputError, blame
+from countsdiff.cli._io import InputError
 from countsdiff.cli._training import progress_bar
 from countsdiff.model._data import CellReader, as_row_access, check_counts, default_layer, get_layer
 from countsdiff.model._hold_out import hold_out
 from countsdiff.pp._impute import borrow
-from countsdiff.pp._job import Job, with_missing_as
+from countsdiff.pp._job import Job, load_model, with_missing_as
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 
@@ -64,7 +64,7 @@ def _hold_out(
 
 def load(folder: Path) -> CountsDiffImputer:
     """Load a trained model."""
-    if not (folder / "model.pt").is_file():
-        raise InputError(f"{folder}: there is no saved model in this folder; --save-model writes one.")
-    with blame(folder):
-        return CountsDiffImputer.load(str(folder), adata=False)
+    try:
+        return load_model(folder)
+    except ValueError as error:  # it names the file
+        raise InputError(str(error)) from error

@@ -21,7 +21,7 @@ from scipy import sparse
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._data import as_row_access, get_layer
 from countsdiff.pp._impute import changed_layers
-from countsdiff.pp._job import apply
+from countsdiff.pp._job import apply, load_model
 from countsdiff.store import open_store
 
 Matrices = dict[str, Any]
@@ -87,7 +87,7 @@ class Rows:
 def saved_model(folder: str) -> CountsDiffImputer:
     """A saved model, loaded once per process."""
     with _quiet():
-        return CountsDiffImputer.load(folder, adata=False)
+        return load_model(Path(folder))
 
 
 @contextmanager

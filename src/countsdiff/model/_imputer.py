@@ -1,6 +1,7 @@
 """The class users meet."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from countsdiff.model._loading import CellSplitter
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._plan import CountsDiffTrainingPlan, KeepBest
 from countsdiff.model._report import ReportingModel
+from countsdiff.model._saving import SavedModel
 from countsdiff.model._setup import RegisteredModel
 from countsdiff.model._statistics import gene_statistics
 from countsdiff.model._transfer import TransferableModel
@@ -32,6 +34,7 @@ _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred ce
 
 
 class CountsDiffImputer(
+    SavedModel,
     RegisteredModel,
     UnsupervisedTrainingMixin,
     PredictiveModel,
@@ -248,9 +251,12 @@ class CountsDiffImputer(
         buffers = {"mean": stats.mean, "dispersion": stats.dispersion}
         if REGISTRY_KEYS.CONT_COVS_KEY in self.adata_manager.data_registry:
             values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)
-            location, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a covariate that no cell has
+                location, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            location, scale = np.nan_to_num(location), np.maximum(np.nan_to_num(scale, nan=1.0), 1e-6)
             buffers["continuous_location"] = torch.as_tensor(location, dtype=torch.float32)
-            buffers["continuous_scale"] = torch.as_tensor(np.maximum(scale, 1e-6), dtype=torch.float32)
+            buffers["continuous_scale"] = torch.as_tensor(scale, dtype=torch.float32)
         return buffers
 
     def _n_cats_per_cov(self) -> list[int] | None:

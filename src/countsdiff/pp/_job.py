@@ -1,6 +1,7 @@
 """A trained model put to work on data that may hold other genes, in another order, under another name."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,22 @@ class Job:
             return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
         blocks = [m.toarray() if sparse.issparse(m) else m for m in (matrix, rest)]
         return np.concatenate(blocks, axis=1)[:, order]
+
+
+def load_model(folder: Path) -> CountsDiffImputer:
+    """Load a model that can be put to work.
+
+    Raises
+    ------
+    ValueError
+        Naming the folder, if there is none in it, or one that is damaged, not trained, or of several modalities.
+    """
+    model = CountsDiffImputer.load(folder, adata=False)
+    if "layers" in model.registry_["setup_args"]:
+        raise ValueError(f"{folder}: this is a model of several modalities; impute MuData with it in Python.")
+    if not model.is_trained:
+        raise ValueError(f"{folder}: this model was saved before it was trained; train it, or another one.")
+    return model
 
 
 def apply(model: CountsDiffImputer, adata: AnnData, *, layer: str | None, missing_layer: str | None) -> Job:
