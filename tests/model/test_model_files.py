@@ -65,10 +65,6 @@ FORGED = {
         entry("registry", "setup_args", "continuous_covariate_keys", to=["b"]),
         "not those",
     ),
-    "covariates of another kind": (
-        entry(*FIELDS, "extra_continuous_covs", "state_registry", to={"columns": ["age"]}),
-        "columns is ..age.., not of type ndarray",
-    ),
     "no cells to generate from": (lambda content: content.update(design=content["design"][:0]), "0 rows"),
     "text for a number": (
         lambda content: content.update(design=content["design"].assign(age="x")),

@@ -123,8 +123,8 @@ def _check_fields(fields: dict[str, _Field], joint: bool) -> dict[str, Any]:
         keys.X_KEY: _JointCounts if joint else _Counts,
         keys.BATCH_KEY: _Categories,
         keys.LABELS_KEY: _Categories,
-        keys.CAT_COVS_KEY: _JointCategories,
-        keys.CONT_COVS_KEY: _Numbers,
+        keys.CAT_COVS_KEY: _JointCategories | _Nothing,
+        keys.CONT_COVS_KEY: _Numbers | _Nothing,
         keys.SIZE_FACTOR_KEY: _Nothing,
         **({KEYS.PRESENT: _Present} if joint else {KEYS.MISSING: _Counts}),
     }
@@ -132,8 +132,7 @@ def _check_fields(fields: dict[str, _Field], joint: bool) -> dict[str, Any]:
         raise ValueError(f"the fields registered are {', '.join(fields)}")
     for key, field in fields.items():
         state, stats = field["state_registry"], field["summary_stats"]
-        if state or key not in (keys.CAT_COVS_KEY, keys.CONT_COVS_KEY):  # of which there may be none
-            check_type(state, schemas[key], f"registry.{key}")
+        check_type(state, schemas[key], f"registry.{key}")
         for name, n in _counted(key, state).items():
             if stats.get(name) != n:
                 raise ValueError(f"{name} is {stats.get(name)}, and {n} are listed")
