@@ -56,9 +56,23 @@ def open_store(path: str | Path) -> AnnData:
             layers=layers,
             uns={"countsdiff": ad.io.read_elem(group["uns/countsdiff"])} if "uns/countsdiff" in group else None,
         )
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # a damaged store makes the libraries that read it raise anything
         cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split())
         raise ValueError(f"{path}: this is no AnnData store, or a damaged one ({cause}); write it again.") from error
+
+
+def check_sparse(matrix: Any) -> None:
+    """Check that a sparse matrix in memory says where its entries are: one that lies would crash the process.
+
+    Raises
+    ------
+    ValueError
+        If indices or pointers are out of range or order.
+    """
+    pointers = matrix.indptr.astype(np.int64)  # differences of short integers wrap around
+    if pointers[-1] != len(matrix.indices) or (np.diff(pointers) < 0).any():
+        raise ValueError("index pointers of a sparse matrix are out of order")
+    matrix.check_format(full_check=True)
 
 
 def add_layers(path: Path, blocks: Iterable[Mapping[str, Any]], n_obs: int) -> None:

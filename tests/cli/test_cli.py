@@ -472,6 +472,7 @@ def test_zarr_and_workers_give_what_memory_gives(run, save, tmp_path, adata):
     ("options", "message"),
     [
         (("--workers", 1), "--save-model"),
+        (("--key-added", "a/b"), "without slashes"),
         (("--workers", 1, "--save-model", "m", "--genes", 5), "--genes needs all data in memory"),
         (("--workers", 1, "--report", "r.html"), "--report needs all data in memory"),
         (("--workers", 1, "--model", "nix"), "nix: there is no saved model"),

@@ -84,6 +84,8 @@ def impute(
         check_output(report, source)
         if report.resolve() == out.resolve():
             raise InputError(f"{report}: --report would overwrite the output; choose another name.")
+    if not key_added or "/" in key_added:
+        raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
     training: dict[str, Any] = {"batch_key": batch_key, "labels_key": labels_key, "genes": genes, "steps": steps}

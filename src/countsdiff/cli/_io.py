@@ -39,6 +39,8 @@ def read(path: Path) -> "AnnData":
     import h5py
     from scipy import sparse
 
+    from countsdiff.store import check_sparse
+
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
     if not os.access(path, os.R_OK):
@@ -53,7 +55,7 @@ def read(path: Path) -> "AnnData":
         adata = anndata.read_h5ad(path)
         for matrix in (adata.X, *adata.layers.values()):
             if sparse.issparse(matrix):
-                matrix.check_format(full_check=True)  # indices out of range would crash the process
+                check_sparse(matrix)
         return adata
     except InputError:
         raise

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._data import as_row_access, get_layer
+from countsdiff.model._on_disk import is_on_disk, read_rows
 from countsdiff.pp._impute import changed_layers
 from countsdiff.pp._job import apply, load_model
 from countsdiff.store import open_store
@@ -114,7 +115,8 @@ def _read(store: str, start: int, stop: int, layer: str | None, marked: tuple[st
     adata = _opened(store)
 
     def rows(name: str | None) -> Any:
-        return as_row_access(get_layer(adata, name))[start:stop]
+        matrix = as_row_access(get_layer(adata, name))
+        return read_rows(matrix, np.arange(start, stop)) if is_on_disk(matrix) else matrix[start:stop]
 
     layers = {name: rows(name) for name in {layer, *marked} if name is not None}
     x = rows(None) if layer is None else None

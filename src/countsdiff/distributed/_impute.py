@@ -91,6 +91,8 @@ def impute(
         raise ValueError(f"{out}: the output would overwrite the input; choose another name.")
     if chunk_size < 1:
         raise ValueError(f"chunk_size is a number of cells; got {chunk_size}.")
+    if not key_added or "/" in key_added:
+        raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
     plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, options)
     parts = out.with_name(f"{out.name}.parts")
     _check_room(out, plan.n_bytes, store_size(store))

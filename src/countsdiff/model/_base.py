@@ -20,6 +20,7 @@ from countsdiff.model._data import (
     CellReader,
     align_genes,
     as_row_access,
+    check_categories,
     check_counts,
     chosen_rows,
     get_layer,
@@ -147,6 +148,7 @@ class CellModel(BaseModelClass):
         if self._modalities() is None:
             columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
             check_counts(adata, self._layer())
+            check_categories(adata, self._setup_args())
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
         adata = self._validate_anndata(adata)

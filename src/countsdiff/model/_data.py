@@ -14,6 +14,7 @@ from scipy import sparse
 from scvi.data.fields import LayerField
 
 from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.store import check_sparse
 
 _CHUNK = 2048  # rows densified at a time, or fewer:
 _CHUNK_ENTRIES = 2**25  # peaks are many
@@ -144,6 +145,23 @@ def require_columns(adata: AnnData, keys: list[str | None]) -> None:
             raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
 
 
+def check_categories(adata: AnnData, setup: dict[str, Any]) -> None:
+    """Check that every cell has a value of every categorical covariate that is registered, as far as they are there.
+
+    Raises
+    ------
+    ValueError
+        Naming the column and the first cell without a value, and what to do.
+    """
+    for key in (setup.get("batch_key"), setup.get("labels_key"), *(setup.get("categorical_covariate_keys") or ())):
+        if key in adata.obs and adata.obs[key].isna().any():
+            cell = adata.obs_names[np.flatnonzero(adata.obs[key].isna())[0]]
+            raise ValueError(
+                f"adata.obs[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
+                "such cells out."
+            )
+
+
 def check_counts(adata: AnnData, layer: str | None) -> None:
     """Check every entry of a count layer: whole numbers, finite, not negative; NaN passes as missing.
 
@@ -160,15 +178,18 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     for start in range(0, matrix.shape[0], _CHUNK):
         block = matrix[start : start + _CHUNK]
         if sparse.issparse(block):
-            _check_structure(block, where)
+            try:
+                check_sparse(block)
+            except ValueError as error:
+                raise ValueError(f"{where} is damaged: {error}; write the data again.") from error
             entries = block.tocoo()
             rows, columns, values = entries.row, entries.col, entries.data
         else:
             block = np.asarray(block)
             rows, columns = np.nonzero(block)
             values = block[rows, columns]
-        if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
-            raise ValueError(f"{where} holds {values.dtype}, not numbers.")
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{where} holds {values.dtype}, not real numbers.")
         with np.errstate(invalid="ignore"):
             bad = (values < 0) | np.isinf(values) | ((values != np.floor(values)) & ~np.isnan(values))
         if not bad.any():
@@ -183,14 +204,6 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
         if np.isfinite(value) and np.mean(bad) > 0.5:
             problem += " Most values are like that: the matrix looks normalised, log-transformed or scaled."
         raise ValueError(f"{problem} Give the raw counts, for example layer='counts' or adata.raw.to_adata().")
-
-
-def _check_structure(matrix, where: str) -> None:
-    """Check that a sparse matrix says of its entries where they are: one that lies would crash the process."""
-    try:
-        matrix.check_format(full_check=True)
-    except ValueError as error:
-        raise ValueError(f"{where} is a damaged sparse matrix ({error}); write the data again.") from error
 
 
 def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp] | None:

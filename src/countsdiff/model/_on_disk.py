@@ -7,6 +7,8 @@ from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.store import check_sparse
+
 
 def is_on_disk(matrix) -> bool:
     """Whether a matrix is read from a file when it is indexed."""
@@ -14,9 +16,19 @@ def is_on_disk(matrix) -> bool:
 
 
 def read_rows(matrix, rows: NDArray[np.intp]):
-    """Read rows of a matrix on disk, given in increasing order; rows that follow each other come in one piece."""
+    """Read rows of a matrix on disk, given in increasing order; rows that follow each other come in one piece.
+
+    Raises
+    ------
+    ValueError
+        If what is read is no sparse matrix.
+    """
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     parts = [matrix[int(run[0]) : int(run[-1]) + 1] for run in runs if len(run)]
     if not parts:
         return matrix[0:0]
-    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+    if not sparse.issparse(parts[0]):
+        return np.concatenate(parts)
+    for part in parts:
+        check_sparse(part)
+    return sparse.vstack(parts, format="csr")

@@ -20,7 +20,7 @@ from scvi.data.fields import (
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import KEYS, OptionalLayerField, check_counts, get_layer, require_columns
+from countsdiff.model._data import KEYS, OptionalLayerField, check_categories, check_counts, get_layer, require_columns
 from countsdiff.model._modalities import JointCountsField, present_field
 
 
@@ -81,6 +81,7 @@ class RegisteredModel(CellModel):
                 *(continuous_covariate_keys or ()),
             ],
         )
+        check_categories(adata, setup_method_args["setup_args"])
         fields = [
             # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
@@ -150,6 +151,7 @@ class RegisteredModel(CellModel):
         columns = [batch_key, labels_key, size_factor_key]
         columns += [*(categorical_covariate_keys or ()), *(continuous_covariate_keys or ())]
         require_columns(mdata, columns)
+        check_categories(mdata, setup_method_args["setup_args"])
         fields = [
             JointCountsField(layers),
             present_field(),
