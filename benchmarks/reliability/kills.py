@@ -52,8 +52,15 @@ def make_input(folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Fingerprint of the contents of a file or folder; empty if there is none."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """Fingerprint of the contents of a file or folder, temporary (hidden) files aside; empty if there is none."""
+    files = [path]
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file())
+        files = [
+            p
+            for p in found
+            if not str(p.relative_to(path)).startswith(".") or p.name in (".zattrs", ".zgroup", ".zmetadata")
+        ]
     if not path.exists():
         return ""
     parts = [f"{file.relative_to(path)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
@@ -112,9 +119,7 @@ def run(job: Callable[[], None], kill_after: float | None = None) -> tuple[bool,
     return os.WIFEXITED(status), time.perf_counter() - start
 
 
-def torment(
-    name: str, job: Callable[[], None], out: Path, inputs: list[Path], n_kills: int, rng: random.Random
-) -> dict:
+def torment(job: Callable[[], None], out: Path, inputs: list[Path], n_kills: int, rng: random.Random) -> dict:
     """Kill one job again and again; count what was found."""
     before = {path: digest(path) for path in inputs}
     _, seconds = run(job)
