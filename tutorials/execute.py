@@ -57,9 +57,13 @@ def tidy(notebook: NotebookNode) -> str:
 
 def _with_few_colours(png: str) -> str:
     """The same picture in 256 colours, at about a quarter of the size."""
-    picture = Image.open(BytesIO(b64decode(png))).convert("RGB")
+    picture = Image.open(BytesIO(b64decode(png)))
+    if picture.mode == "P":
+        return png  # it has few colours already
     file = BytesIO()
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
+    picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        file, format="PNG", optimize=True
+    )
     return b64encode(file.getvalue()).decode()
 
 
