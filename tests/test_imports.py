@@ -46,7 +46,7 @@ def test_importing_loads_nothing_heavy(statement, absent):
         ("core", {"core"}),
         ("nn", {"core", "nn"}),
         ("metrics", {"core", "metrics"}),
-        ("image", {"core", "datasets", "image", "metrics", "nn"}),
+        ("image", {"checkpoint", "core", "datasets", "image", "metrics", "nn"}),
     ],
 )
 def test_packages_keep_to_their_layer(package, allowed):
