@@ -23,25 +23,40 @@ SETTINGS = {
 
 SCRIPT = """
 import os
+import shutil
 import sys
 import warnings
 
 import anndata
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
 from countsdiff import CountsDiffImputer
+from countsdiff.model import _callbacks
+
+
+class Keep(pl.Callback):  # the checkpoint of the first validation: all that a kill after it would leave
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.is_global_zero and trainer.current_epoch == 5:
+            shutil.copy("last.ckpt", "kept.ckpt")
+
+
+def fit(name, dropout, **kwargs):
+    model = CountsDiffImputer(anndata.read_h5ad("in.h5ad"), width=16, dropout=dropout)
+    model.train(**eval(sys.argv[1]), devices=2, strategy="ddp", **kwargs)
+    results = {name: value.numpy() for name, value in model.module.state_dict().items()}
+    results |= {name: frame[name].to_numpy(float) for name, frame in model.history.items()}
+    stopper = model.trainer.early_stopping_callback
+    np.savez(f"{name}-{model.trainer.global_rank}.npz", patience=stopper.patience, **results)
+
 
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
-settings = dict(eval(sys.argv[2]), devices=2, strategy="ddp")
-for dropout in (0.0, 0.2):
-    model = CountsDiffImputer(anndata.read_h5ad(sys.argv[1]), width=16, dropout=dropout)
-    model.train(**settings)
-    results = {name: value.numpy() for name, value in model.module.state_dict().items()}
-    results |= {name: frame[name].to_numpy(float) for name, frame in model.history.items()}
-    rank = os.environ["LOCAL_RANK"] if "LOCAL_RANK" in os.environ else 0
-    np.savez(f"{sys.argv[3]}-{dropout}-{rank}.npz", early=model.trainer.early_stopping_callback is not None, **results)
+_callbacks._SECONDS_BETWEEN = 0.0
+fit("plain", 0.0)
+fit("dropout", 0.2, resume="last.ckpt", callbacks=[Keep()])
+fit("resumed", 0.2, resume="kept.ckpt")
 """
 
 
@@ -68,18 +83,19 @@ def test_two_devices_train_like_one(make_adata, tmp_path):
     adata = make_adata(n_obs=114)
     adata.write_h5ad(tmp_path / "in.h5ad")
     (tmp_path / "script.py").write_text(SCRIPT)
-    arguments = [tmp_path / "script.py", tmp_path / "in.h5ad", repr(SETTINGS), tmp_path / "out"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "LOCAL_RANK", "MASTER_"))}
-    subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, check=True, timeout=300)
-    for dropout in (0.0, 0.2):
-        first, second = (np.load(tmp_path / f"out-{dropout}-{rank}.npz") for rank in (0, 1))
-        assert first["early"]
-        assert len(first["validation_loss"]) == 2
-        for name in first:
-            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-        if dropout == 0.0:
-            assert_close(first, fit(adata))
+    command = [sys.executable, "script.py", repr(SETTINGS)]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    results = {file.stem: np.load(file) for file in tmp_path.glob("*.npz")}
+    assert len(results) == 6
+    for first, second in (("plain-0", "plain-1"), ("dropout-0", "dropout-1"), ("dropout-0", "resumed-1")):
+        for name, value in results[first].items():
+            np.testing.assert_array_equal(value, results[second][name], err_msg=name)
+    plain = results["plain-0"]
+    assert plain["patience"] == 20  # scvi-tools would have switched it off, and written files
     assert not (tmp_path / "lightning_logs").exists()
+    assert len(plain["validation_loss"]) == 2
+    assert_close(plain, fit(adata))
 
 
 def test_passes_add_up_to_a_step(make_adata):

@@ -167,6 +167,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             # rounded, as machines differ in the last digits
             "mean count": float(f"{float(self.module.denoiser.mean.double().mean()):.3g}"),
             "model": self._model_summary_string,
+            "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
         }
 
     def _checkpointing(self, file: Path, training: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
