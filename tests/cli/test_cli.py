@@ -107,6 +107,15 @@ class TestImpute:
         assert (first != other).any()
         assert (first == np.round(first)).all()
 
+    def test_goes_on_with_a_training(self, run, save, adata, tmp_path):
+        source, checkpoint = save(adata), tmp_path / "training.ckpt"
+        expected = imputed(run, source, tmp_path / "a.h5ad")
+        for name in ("b.h5ad", "c.h5ad"):
+            np.testing.assert_array_equal(imputed(run, source, tmp_path / name, "--resume", checkpoint), expected)
+        status, _, err = run("impute", source, "-o", tmp_path / "d.h5ad", *FAST, "--resume", checkpoint, "--seed", 1)
+        assert status == 2
+        assert "training.ckpt: the training in there has seed 0, not 1" in " ".join(err.split())
+
     def test_writes_every_draw(self, run, save, adata, tmp_path):
         status, text, _ = run(
             "impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, "--output", "sample", "--n-samples", 2

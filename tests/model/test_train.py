@@ -1,5 +1,6 @@
 import warnings
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -108,6 +109,70 @@ def test_bfloat16_keeps_counts_exact(make_adata):
     assert all(p.dtype == torch.float32 for p in model.module.averaged.parameters())
     low, high = model.impute(missing="all", inplace=False), exact.impute(missing="all", inplace=False)
     np.testing.assert_allclose(low, high, rtol=0.2)
+
+
+def test_bfloat16_learns_as_much(make_adata):
+    last = [
+        fit(make_adata(), max_steps=99, precision=precision).history["validation_loss"].iloc[-1, 0]
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    assert last[0] == pytest.approx(last[1], rel=0.02)
+
+
+class Watch(pl.Callback):
+    """Remembers the averaged weights of the last validation, and spoils those that are trained after `step`."""
+
+    def __init__(self, step):
+        self.step, self.weights = step, None
+
+    def on_validation_end(self, trainer, pl_module):
+        self.weights = [p.clone() for p in pl_module.module.averaged.parameters()]
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if trainer.global_step == self.step:
+            next(pl_module.module.denoiser.parameters()).fill_(torch.nan)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_loss_that_is_no_number_ends_training_with_the_best_weights(make_adata, passes):
+    model, watch = CountsDiffImputer(make_adata(), width=32), Watch(step=7)
+    settings = {"batch_size": 32 // passes, "accumulate_grad_batches": passes, "enable_progress_bar": False}
+    with pytest.raises(ValueError, match=r"The loss is nan at step 8: train with a smaller lr than 0\.002, .* extreme"):
+        model.train(60, check_val_every_n_epoch=1, callbacks=[watch], **settings)
+    for network in (model.module.averaged.module, model.module.denoiser):
+        assert all(map(torch.equal, network.parameters(), watch.weights))
+
+
+def test_a_learning_rate_that_explodes_leaves_the_weights_of_the_start(make_adata):
+    model = CountsDiffImputer(make_adata(), width=32)
+    start = [p.clone() for p in model.module.denoiser.parameters()]
+    with pytest.raises(ValueError, match=r"The loss is (nan|inf) at step \d+: train with a smaller lr than 1e\+30"):
+        model.train(30, lr=1e30, batch_size=32, enable_progress_bar=False)
+    assert all(map(torch.equal, model.module.denoiser.parameters(), start))
+    model.train(30, batch_size=32, enable_progress_bar=False)  # and is ready for another try
+    assert np.isfinite(model.impute(missing="all", inplace=False)).all()
+
+
+@pytest.mark.parametrize(("n_obs", "n_vars", "scale"), [(90, 30, 1e5), (90, 1, 1), (1, 30, 1), (1, 1, 1), (7, 30, 1)])
+def test_extreme_data(make_adata, n_obs, n_vars, scale):
+    adata = make_adata(n_obs=n_obs, n_vars=n_vars)
+    adata.X = adata.X * np.float32(scale)
+    assert scale == 1 or adata.X.max() > 1e6
+    counts = adata.X.toarray()
+    adata.layers["hidden"] = np.random.default_rng(0).random(adata.shape) < 0.3
+    adata.layers["hidden"][0, 0] = True
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    model = fit(adata, max_steps=100)
+    assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()
+    for output in ("mean", "sample"):
+        imputed, hidden = model.impute(output=output, inplace=False), adata.layers["hidden"]
+        np.testing.assert_array_equal(imputed[~hidden], counts[~hidden])
+        assert np.isfinite(imputed).all()
+        assert (imputed >= 0).all()
+    if n_obs == 90 and n_vars > 1:
+        mean = model.impute(inplace=False)[adata.layers["hidden"]]
+        assert mean.sum() / counts[adata.layers["hidden"]].sum() == pytest.approx(1.0, abs=0.2)
 
 
 @pytest.mark.parametrize("head", ["rate", "x0"])

@@ -53,6 +53,12 @@ def impute(
     steps: Annotated[
         int | None, Option(min=1, help="Length of training.", show_default="from the number of cells")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE", help="Keep a checkpoint of the training in this file, and go on from there if it exists."
+        ),
+    ] = None,
     key_added: Annotated[str, Option(help="Layer to write.")] = "imputed",
     report: Annotated[
         Path | None,
@@ -88,7 +94,13 @@ def impute(
         raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
-    training: dict[str, Any] = {"batch_key": batch_key, "labels_key": labels_key, "genes": genes, "steps": steps}
+    training: dict[str, Any] = {
+        "batch_key": batch_key,
+        "labels_key": labels_key,
+        "genes": genes,
+        "steps": steps,
+        "resume": resume,
+    }
     for name, value in (training | {"save_model": save_model, "report": report}).items():
         if model is not None and value is not None:
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")

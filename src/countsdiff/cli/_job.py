@@ -26,6 +26,7 @@ def train(
     labels_key: str | None,
     genes: int | None,
     steps: int | None,
+    resume: Path | None = None,
     seed: int,
     accelerator: str,
     quiet: bool,
@@ -45,7 +46,7 @@ def train(
     CountsDiffImputer.setup_anndata(seen, layer=layer, missing_layer=hidden, batch_key=batch_key, labels_key=labels_key)
     model = CountsDiffImputer(seen, seed=seed)
     with progress_bar(quiet=quiet) as arguments:
-        model.train(steps, seed=seed, accelerator=accelerator, **arguments)
+        model.train(steps, seed=seed, accelerator=accelerator, resume=resume, **arguments)
     return Job(model, adata, work, columns, layer, missing_layer, held_out)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from countsdiff.checkpoint import SafeCheckpoints, check_same_training
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images
 from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics
@@ -81,6 +81,7 @@ def train(
             devices=1,
             precision=config.precision,
             gradient_clip_val=config.clip,
+            plugins=[SafeCheckpoints()],
             callbacks=[*callbacks, _Slice(folder, config, max_minutes)],
             logger=False,
             enable_checkpointing=False,
@@ -101,14 +102,8 @@ def _check_run(folder: Path, run: dict[str, Any]) -> None:
     if not file.is_file():
         file.write_text(json.dumps(run, indent=2) + "\n")
         return
-    before = json.loads(file.read_text())
-    if before != run:
-        flat, flat_before = ({**v["config"], **{k: v[k] for k in ("seed", "n_images", "shape")}} for v in (run, before))
-        name = next(name for name in flat if flat[name] != flat_before.get(name))
-        raise ValueError(
-            f"{folder}: the training in this folder has {name} {flat_before.get(name)}, not {flat[name]}; give the "
-            "same settings to go on with it, or another folder."
-        )
+    before, now = ({**r, **r["config"], "config": None} for r in (json.loads(file.read_text()), run))
+    check_same_training(before, now, folder)
 
 
 class _Steps(pl.LightningDataModule):
@@ -164,9 +159,7 @@ class _Slice(pl.Callback):
         self._losses.clear()
         if not np.isfinite(loss):
             raise ValueError(f"The loss is {loss} at step {step}; train with a smaller learning rate.")
-        temporary = self._folder / f".{_CHECKPOINT}.{os.getpid()}.tmp"
-        trainer.save_checkpoint(temporary)
-        os.replace(temporary, self._folder / _CHECKPOINT)
+        trainer.save_checkpoint(self._folder / _CHECKPOINT)
         with (self._folder / "history.csv").open("a", newline="") as file:
             csv.writer(file).writerow([step, f"{loss:.6g}", f"{time.monotonic() - self._start:.1f}"])
         if self._until is not None and time.monotonic() > self._until:

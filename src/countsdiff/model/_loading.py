@@ -1,4 +1,4 @@
-"""Minibatches to train on, also of matrices that are on disk."""
+"""Minibatches of data whose matrices are on disk."""
 
 import math
 from collections.abc import Iterator
@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.dataloaders import DataSplitter
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from countsdiff.model._data import KEYS
 from countsdiff.model._on_disk import is_on_disk, read_rows
@@ -33,10 +31,13 @@ class BlockLoader:
     indices
         Cells.
     batch_size
-        Cells per minibatch.
+        Cells per step.
+    n_passes
+        Passes that share the cells of a step; only the first needs them, see
+        :class:`~countsdiff.model._steps.StepSplitter`.
     """
 
-    def __init__(self, manager: AnnDataManager, indices: NDArray[np.intp], batch_size: int):
+    def __init__(self, manager: AnnDataManager, indices: NDArray[np.intp], batch_size: int, n_passes: int = 1):
         data = {key: manager.get_from_registry(key) for key in manager.data_registry}
         self._matrices = {key: data.pop(key) for key in (REGISTRY_KEYS.X_KEY, KEYS.MISSING) if key in data}
         # the dtypes that scvi-tools gives them
@@ -46,10 +47,11 @@ class BlockLoader:
         }
         self._blocks = np.array_split(np.sort(indices), max(1, math.ceil(len(indices) / _BLOCK)))
         self._batch_size = batch_size
+        self._n_passes = n_passes
         self._n_obs = len(indices)
 
     def __len__(self) -> int:
-        return math.ceil(self._n_obs / self._batch_size)
+        return math.ceil(self._n_obs / self._batch_size) * self._n_passes
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         rng = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
@@ -67,6 +69,8 @@ class BlockLoader:
             shuffled = torch.as_tensor(rng.permutation(n_now))
             for batch in shuffled.split(self._batch_size):
                 yield {key: value[batch] for key, value in tensors.items()}
+                for _ in range(self._n_passes - 1):
+                    yield {key: value[batch[:1]] for key, value in tensors.items()}
 
     def _read(self, rows: NDArray[np.intp]) -> dict[str, Tensor]:
         tensors = {}
@@ -75,26 +79,6 @@ class BlockLoader:
             block = block.toarray() if sparse.issparse(block) else np.asarray(block)
             tensors[key] = torch.as_tensor(block.astype(np.float32, copy=False))
         return tensors | {key: values[rows] for key, values in self._columns.items()}
-
-
-class CellSplitter(DataSplitter):
-    """scvi-tools' data splitter, which reads matrices on disk block by block and keeps the validation cells."""
-
-    def train_dataloader(self):
-        """Minibatches to train on."""
-        if not self._on_disk():
-            return super().train_dataloader()
-        return BlockLoader(self.adata_manager, self.train_idx, self.data_loader_kwargs["batch_size"])
-
-    def val_dataloader(self):
-        """Minibatches to validate on, always the same."""
-        loader = super().val_dataloader()
-        if loader is None or not self._on_disk():
-            return loader
-        return DataLoader(list(loader), batch_size=None)  # Lightning takes a list for several loaders
-
-    def _on_disk(self) -> bool:
-        return is_on_disk(self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
 
 
 def _dtype(key: str) -> torch.dtype:

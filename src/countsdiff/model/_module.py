@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from countsdiff.core.denoiser import N_DRIFT, Context, Denoiser, HeadName, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
-from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
-from countsdiff.core.process import noise
+from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss, negative_binomial_loss
+from countsdiff.core.process import NoisedCounts, noise
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
@@ -20,6 +22,34 @@ _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsD
 _SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
 _SHARE_WHOLE_GROUPS = 0.4  # rows in which whole modalities are hidden, and nothing else
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
+
+
+@dataclass(frozen=True)
+class NoisedCells:
+    """Cells of one step of training, with all that is drawn for them.
+
+    Attributes
+    ----------
+    context
+        What is known of them.
+    levels
+        How far they are thinned, and the weights of their losses.
+    counts
+        The thinned counts.
+    """
+
+    context: Context
+    levels: NoiseLevels
+    counts: NoisedCounts
+
+    def __len__(self) -> int:
+        return len(self.levels.p)
+
+    def __getitem__(self, rows: slice) -> "NoisedCells":
+        def some(part: Any) -> Any:
+            return replace(part, **{field.name: getattr(part, field.name)[rows] for field in fields(part)})
+
+        return NoisedCells(some(self.context), some(self.levels), some(self.counts))
 
 
 class CountsDiffModule(BaseModuleClass):
@@ -137,10 +167,10 @@ class CountsDiffModule(BaseModuleClass):
             continuous = torch.cat([continuous, size_factor.log()], dim=1)
         return categories, continuous
 
-    def loss(
+    def noised(
         self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
-    ) -> LossOutput:
-        """Draw what to hide and how far to thin it, and score the denoiser (three states of an entry: docs/theory).
+    ) -> "NoisedCells":
+        """Draw what to hide and how far to thin it (three states of an entry: docs/theory).
 
         Hidden entries, `share_hidden` of the observed ones (None: a share drawn per cell uniformly from [0, 1]), are
         noised and carry loss; the other observed ones are known; missing ones are absent: neither seen nor scored.
@@ -148,17 +178,21 @@ class CountsDiffModule(BaseModuleClass):
         counts, observed = self.observed(tensors)
         context, target = self._hide(tensors, counts, observed, generator, share_hidden)
         levels = self.times(len(counts), generator, counts.device)
-        noised = noise(target, levels.p, context.noised, generator)
-        intensity = self.denoiser(noised.x_t, levels.p, context)
+        return NoisedCells(context, levels, noise(target, levels.p, context.noised, generator))
+
+    def loss(self, cells: "NoisedCells", n_cells: float) -> LossOutput:
+        """Score the denoiser: the sum over cells, divided by `n_cells`; a mean where they are all of a minibatch."""
+        context, levels, lost = cells.context, cells.levels, cells.counts.lost
+        intensity = self.denoiser(cells.counts.x_t, levels.p, context)
         to_go = 1.0 - levels.p
         weights = levels.weight * context.noised * self._precision()
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
-        bregman = (weights * bregman_loss(intensity.mean * to_go, noised.lost)).sum(1) / per_cell
-        total = bregman.mean()
+        bregman = (weights * bregman_loss(intensity.mean * to_go, lost)).sum(1) / per_cell
+        total = bregman.sum() / n_cells
         if intensity.shape is not None:
-            likelihood = negative_binomial_loss(noised.lost, intensity.shape, intensity.mean.detach() * to_go)
-            total = total + ((weights * likelihood).sum(1) / per_cell).mean()
+            likelihood = negative_binomial_loss(lost, intensity.shape, intensity.mean.detach() * to_go)
+            total = total + ((weights * likelihood).sum(1) / per_cell).sum() / n_cells
         return LossOutput(loss=total, reconstruction_loss=bregman.detach())
 
     def imputation_loss(

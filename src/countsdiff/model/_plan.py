@@ -1,17 +1,23 @@
 """How the module is trained: AdamW on one cycle, a moving average, and a validation that always draws the same."""
 
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
 from scvi.train import TrainingPlan
 from torch import Tensor
 
-from countsdiff.model._module import CountsDiffModule
+from countsdiff.model._module import CountsDiffModule, NoisedCells
 
 
 class CountsDiffTrainingPlan(TrainingPlan):
-    """Training plan counted in steps.
+    """Training plan counted in steps, with the same result on any number of devices.
+
+    A step is one update of the weights. All devices read its cells and draw all of its random numbers, which costs
+    little; then each takes its own cells through the network. Where gradients are accumulated, a step has several
+    passes, which share its cells likewise. Only dropout is drawn by each device for itself.
 
     Parameters
     ----------
@@ -26,6 +32,8 @@ class CountsDiffTrainingPlan(TrainingPlan):
     seed
         Seed of everything drawn in training; validation draws the same numbers every time.
     """
+
+    module: CountsDiffModule
 
     def __init__(
         self,
@@ -42,29 +50,63 @@ class CountsDiffTrainingPlan(TrainingPlan):
         self.share_hidden = share_hidden
         self.seed = seed
         self.cell_losses: list[Tensor] = []  # of the validation cells, by minibatch
-        self._generator: torch.Generator | None = None
+        self._losses: list[Tensor] = []  # of the passes of this epoch
+        self._cells: NoisedCells  # of the step
+        self._generator = torch.Generator()
+        self._streams: dict[str, Tensor] = {}  # states of the random streams in a checkpoint
 
     def on_fit_start(self) -> None:
-        """Start the random stream on the device of the module."""
-        # ranks of a distributed run draw different noise for their different cells
-        self._generator = torch.Generator(self.device).manual_seed(self.seed + self.global_rank)
+        """Start the random stream on the device of the module, or go on with that of the checkpoint."""
+        self._generator = torch.Generator(self.device).manual_seed(self.seed)
+        if self._streams:
+            self._generator.set_state(self._streams["noise"])
+
+    def on_train_start(self) -> None:
+        """Go on with torch's own streams, which order the cells and drop out."""
+        if self._streams:
+            torch.set_rng_state(self._streams["torch"])
+        if "cuda" in self._streams:
+            torch.cuda.set_rng_state(self._streams["cuda"], self.device)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One minibatch."""
-        output = self.module.loss(batch, self._generator, self.share_hidden)
+        """One pass over this device's part of the cells of a step."""
+        n_passes, n_devices = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        one_pass = batch_idx % n_passes
+        if one_pass == 0:
+            self._cells = self.module.noised(batch, self._generator, self.share_hidden)
+        n_cells, n_parts = len(self._cells), n_passes * n_devices
+        part = self._cells[one_pass * n_devices + self.global_rank :: n_parts]
+        with self._dropout(one_pass):
+            # Lightning takes the mean of passes and devices, whose parts of the cells need not be equal
+            loss = self.module.loss(part, n_cells / n_parts).loss
+        self._losses.append(loss.detach())
         self.log(
             "train_loss",
-            output.loss,
+            loss,
             on_step=False,
             on_epoch=True,
             prog_bar=True,
-            sync_dist=self.use_sync_dist,
+            batch_size=n_cells,
+            sync_dist=n_devices > 1,
         )
-        return output.loss
+        return loss
 
-    def on_train_batch_end(self, *args) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Let the averaged weights follow."""
+        super().optimizer_step(*args, **kwargs)
         self.module.averaged.update(self.module.denoiser)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Stop a training that has gone astray; only now and then, since the losses of a GPU have to be waited for."""
+        if not self.trainer.is_last_batch:
+            return
+        losses = self.trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
+        self._losses = []
+        losses = losses.view(-1, self.trainer.accumulate_grad_batches).mean(1)
+        astray = (~losses.isfinite()).nonzero()
+        if len(astray) > 0:
+            first = int(astray[0])
+            self._give_up("loss", losses[first], self.global_step - len(losses) + first + 1)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of the last validation."""
@@ -72,18 +114,29 @@ class CountsDiffTrainingPlan(TrainingPlan):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score the averaged weights at imputation, with folds fixed by the seed and the position of the batch."""
-        generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_idx)
-        loss = self.module.imputation_loss(batch, generator, self.share_hidden)
-        self.cell_losses.append(loss)
-        self.log(
-            "validation_loss",
-            loss.mean(),
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(loss),
-            sync_dist=self.use_sync_dist,
-        )
+        if batch_idx % self.trainer.world_size == self.global_rank:
+            generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_idx)
+            self.cell_losses.append(self.module.imputation_loss(batch, generator, self.share_hidden))
+        else:
+            n_cells = len(next(iter(batch.values())))
+            self.cell_losses.append(torch.zeros(n_cells, device=self.device))
+
+    def on_validation_epoch_end(self) -> None:
+        """Share the losses among the devices."""
+        sizes = [len(losses) for losses in self.cell_losses]
+        losses = self.trainer.strategy.reduce(torch.cat(self.cell_losses), reduce_op="sum")
+        self.cell_losses = list(losses.split(sizes))
+        if not losses.isfinite().all():
+            self._give_up("validation loss", losses.mean(), self.global_step)
+        for some in self.cell_losses:
+            self.log(
+                "validation_loss",
+                some.mean(),
+                on_epoch=True,
+                prog_bar=True,
+                batch_size=len(some),
+                sync_dist=self.trainer.world_size > 1,
+            )
 
     def configure_optimizers(self) -> dict:
         """AdamW under one learning-rate cycle."""
@@ -100,33 +153,32 @@ class CountsDiffTrainingPlan(TrainingPlan):
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.n_steps, pct_start=0.101)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the states of the random streams; they are the same on all devices."""
+        checkpoint["streams"] = {"noise": self._generator.get_state(), "torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["streams"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
-class KeepBest(pl.Callback):
-    """Keeps the averaged weights of the last validation that was no worse than the best, and puts them back at the end.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them out again."""
+        self._streams = checkpoint["streams"]
 
-    No worse means within one standard error of the difference, cell by cell: validation sets of small data are small,
-    while the end of a learning-rate cycle is better by far than their noise shows.
-    """
+    @contextmanager
+    def _dropout(self, one_pass: int) -> Iterator[None]:
+        """Give dropout on every one of several devices a stream of its own, and leave alone torch's, which they share.
 
-    def __init__(self) -> None:
-        self._best: Tensor | None = None
-        self._weights: dict[str, Tensor] = {}
+        Of one device dropout draws from torch's stream.
+        """
+        if self.trainer.world_size == 1:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            keys = [self.seed, self.global_step, one_pass, self.global_rank]
+            torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+            yield
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember the weights unless they are worse than the best so far."""
-        losses = torch.cat(cast(CountsDiffTrainingPlan, pl_module).cell_losses)
-        worse = torch.zeros_like(losses) if self._best is None else losses - self._best
-        # a single cell has no standard error: not finite, and so never "worse"
-        if not worse.mean() > worse.std() / len(worse) ** 0.5:
-            self._weights = {name: value.clone() for name, value in _averaged(pl_module).state_dict().items()}
-        if self._best is None or worse.mean() < 0.0:
-            self._best = losses
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best weights back."""
-        if self._weights:
-            _averaged(pl_module).load_state_dict(self._weights)
-
-
-def _averaged(plan: pl.LightningModule) -> torch.nn.Module:
-    return cast(CountsDiffModule, plan.module).averaged
+    def _give_up(self, name: str, loss: Tensor, step: int) -> NoReturn:
+        raise ValueError(
+            f"The {name} is {float(loss)} at step {step}: train with a smaller lr than {self.lr:g}, and if that does "
+            "not help, look for extreme counts. The weights are those of the best validation before, or of the start."
+        )

@@ -1,0 +1,184 @@
+"""Training: how long, on what, validated how, and where it goes on."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scvi.model.base import UnsupervisedTrainingMixin
+
+from countsdiff.checkpoint import SafeCheckpoints, check_same_training
+from countsdiff.model._base import CellModel
+from countsdiff.model._calibration import calibrate
+from countsdiff.model._callbacks import Checkpoints, KeepBest
+from countsdiff.model._plan import CountsDiffTrainingPlan
+from countsdiff.model._steps import StepSplitter
+
+_VALIDATE_EVERY = 100  # steps
+_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred cells at least
+
+
+class TrainableModel(UnsupervisedTrainingMixin, CellModel):
+    """Training of the denoiser."""
+
+    history_: Any
+    _training_plan_cls = CountsDiffTrainingPlan
+    _data_splitter_cls = StepSplitter
+
+    def train(
+        self,
+        max_steps: int | None = None,
+        *,
+        batch_size: int = 128,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        share_hidden: float | None = None,
+        early_stopping: bool = True,
+        validation_size: float = 0.05,
+        seed: int = 0,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        resume: str | Path | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Train the denoiser; the weights that predicted the validation cells best are kept.
+
+        Parameters
+        ----------
+        max_steps
+            Length of training in steps, updates of the weights. Default: seven tenths of the number of cells, between
+            1,000 and 20,000.
+        batch_size
+            Cells per minibatch, on all devices together, so that the result does not depend on their number. With
+            ``accumulate_grad_batches=k`` a step has k minibatches.
+        lr, weight_decay
+            Peak learning rate and decoupled weight decay of AdamW. Default: 0.002, and (3,300 / number of cells)³, at
+            most 6, as what fits ten thousand cells well overfits one thousand; 0.0005 and 0 for a model that starts
+            from a reference, see :meth:`load_query_data`.
+        share_hidden
+            Share of the observed entries to hide from every cell. Default: one drawn per cell, uniformly (and all of
+            them in a tenth of the cells), which trains for every task. 1 trains an unconditional model, the paper's:
+            best for generating cells, and what ``method="repaint"`` was made for.
+        early_stopping
+            Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
+        validation_size
+            Share of the cells to validate on, at most 2,000 of them. 0 switches validation off.
+        seed
+            Seed of the split, the order of the cells and everything drawn.
+        accelerator, devices
+            As for :class:`lightning.pytorch.Trainer`. ``devices=2`` starts the program a second time, see
+            :doc:`/guide/training`.
+        resume
+            File for a checkpoint, written at the first validation after every minute and at the end. If there is one
+            already, training goes on from it: the same call, in a new process, ends with the same weights and
+            history as if nothing had happened, to the last bit.
+        **trainer_kwargs
+            Further arguments for :class:`scvi.train.Trainer`, for example ``precision="bf16-mixed"`` on a GPU,
+            ``accumulate_grad_batches``, ``callbacks`` or ``enable_progress_bar=False``.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of range, the loss is not a number, or the checkpoint is of other data or settings.
+        """
+        if self.adata is None:
+            raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
+        if not 0.0 <= validation_size < 1.0:
+            raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
+        if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
+            raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
+        n_obs = self.adata.n_obs
+        if lr is None:
+            lr = 5e-4 if self.starts_from_reference_ else 2e-3
+        if weight_decay is None:
+            weight_decay = 0.0 if self.starts_from_reference_ else min((3_300 / n_obs) ** 3, 6.0)
+        max_steps = max_steps or min(max(7 * n_obs // 10, 1_000), 20_000)
+        shuffled = np.random.default_rng(seed).permutation(n_obs)
+        n_validation = min(int(validation_size * n_obs), 2_000)
+        validation, training = np.sort(shuffled[:n_validation]), np.sort(shuffled[n_validation:])
+        n_passes = trainer_kwargs.get("accumulate_grad_batches", 1)
+        # an "epoch" is cut at a hundred steps, so that large data are validated as often as small
+        steps_per_epoch = min(math.ceil(len(training) / (batch_size * n_passes)), _VALIDATE_EVERY)
+        max_epochs = math.ceil(max_steps / steps_per_epoch)
+        plan = {
+            "n_steps": max_epochs * steps_per_epoch,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "share_hidden": share_hidden,
+            "seed": seed,
+        }
+        settings: dict[str, Any] = {
+            "gradient_clip_val": 1.0,
+            "limit_train_batches": steps_per_epoch * n_passes,
+            "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
+            "use_distributed_sampler": False,
+        }
+        if n_validation == 0:
+            settings["limit_val_batches"] = 0
+        else:
+            settings |= {
+                "early_stopping": early_stopping,
+                "early_stopping_monitor": "validation_loss",
+                "early_stopping_patience": 20,
+            }
+        settings |= trainer_kwargs
+        settings["callbacks"] = [*trainer_kwargs.get("callbacks", []), KeepBest()]
+        if settings.get("strategy") == "ddp":
+            del settings["strategy"]  # Lightning's choice anyway; by that name scvi-tools switches early stopping off
+        if resume is not None:
+            cells = {"batch_size": batch_size, "accumulate_grad_batches": n_passes, "validation_size": validation_size}
+            precision = settings.get("precision", "32-true")
+            what = self._fingerprint() | plan | cells | {"early_stopping": early_stopping, "precision": precision}
+            settings |= self._checkpointing(Path(resume), what, settings)
+        self.module.set_calibration()
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            super().train(
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                batch_size=batch_size,
+                datasplitter_kwargs={
+                    "external_indexing": [training, validation, np.array([], dtype=int)],
+                    "n_passes": n_passes,
+                },
+                plan_kwargs=plan,
+                **settings,
+            )
+            strategy = self.trainer.strategy
+            self.to_device(strategy.root_device)  # scvi-tools puts the models of all devices on the first
+            self.history_ = strategy.broadcast(self.history_)  # which alone has it
+            most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
+            known, held_out = (
+                self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
+                for cells in (training, validation)
+            )
+            calibrate(self.module, known, held_out, seed, share_hidden)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a training to go on: the data and the model."""
+        names = "\n".join([*map(str, self.adata.obs_names), *map(str, self.adata.var_names)])
+        return {
+            "cells": self.summary_stats.n_cells,
+            "genes": self.summary_stats.n_vars,
+            "checksum of names": hashlib.sha256(names.encode()).hexdigest()[:8],
+            # rounded, as machines differ in the last digits
+            "mean count": float(f"{float(self.module.denoiser.mean.double().mean()):.3g}"),
+            "model": self._model_summary_string,
+            "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
+        }
+
+    def _checkpointing(self, file: Path, training: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of a trainer that writes checkpoints to `file`, and goes on from there."""
+        storage = SafeCheckpoints()
+        checkpointing: dict[str, Any] = {
+            "callbacks": [*settings["callbacks"], Checkpoints(file, training)],
+            "plugins": [*settings.get("plugins", ()), storage],
+        }
+        if file.exists():
+            check_same_training(storage.load_checkpoint(file)["training"], training, file)
+            checkpointing["ckpt_path"] = str(file)
+        return checkpointing

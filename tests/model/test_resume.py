@@ -1,0 +1,139 @@
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from countsdiff import CountsDiffImputer
+from countsdiff.model import _callbacks
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """A checkpoint at every validation, not only after a minute."""
+    monkeypatch.setattr(_callbacks, "_SECONDS_BETWEEN", 0.0)
+
+
+def fit(adata, **kwargs):
+    """Three steps are an epoch, twelve a validation."""
+    settings = {"max_steps": 60, "batch_size": 32, "check_val_every_n_epoch": 4, "enable_progress_bar": False}
+    model = CountsDiffImputer(adata, width=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train(**settings | kwargs)
+    return model
+
+
+def assert_same(model, expected):
+    state = model.module.state_dict()
+    for name, value in expected.module.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert model.history.keys() == expected.history.keys()
+    for name, frame in expected.history.items():
+        np.testing.assert_array_equal(frame.index.astype(int), model.history[name].index.astype(int))
+        np.testing.assert_array_equal(frame[name].astype(float), model.history[name][name].astype(float))
+
+
+class Kill(pl.Callback):
+    """Nothing that could be caught, cleaned up or flushed."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_at(step, adata, file):
+    fit(adata, resume=file, callbacks=[Kill(step)])
+
+
+def killed_while_writing(n_writes, adata, file):
+    replace, writes = os.replace, []
+
+    def replace_or_die(*args):
+        writes.append(args)
+        if len(writes) == n_writes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*args)
+
+    os.replace = replace_or_die
+    fit(adata, resume=file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs to fork a process that has torch loaded")
+def test_a_killed_training_ends_like_one_that_was_not(make_adata, tmp_path, monkeypatch):
+    file, fork = tmp_path / "last.ckpt", multiprocessing.get_context("fork")
+    expected = fit(make_adata())
+    steps = np.sort(np.random.default_rng(0).choice(np.arange(13, 60), 3, replace=False))
+    deaths = [(killed_at, 5), *((killed_at, int(step)) for step in steps), (killed_while_writing, 1)]
+    for death, when in deaths:
+        process = fork.Process(target=death, args=(when, make_adata(), file))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert file.exists() == (when != 5)  # the first dies before the first checkpoint
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a checkpoint is no pickle")
+
+    monkeypatch.setattr(torch, "load", forbidden)
+    torch.rand(7)  # what happens in between does not matter
+    assert_same(fit(make_adata(), resume=file), expected)
+
+
+def test_what_has_ended_stays_so(make_adata, tmp_path):
+    whole = fit(make_adata(), resume=tmp_path / "whole.ckpt", max_steps=24)
+    assert_same(fit(make_adata(), resume=tmp_path / "whole.ckpt", max_steps=24), whole)
+    stopped = {"resume": tmp_path / "stopped.ckpt", "lr": 1e-12, "early_stopping_patience": 2}
+    early = fit(make_adata(), **stopped)
+    assert early.trainer.global_step < 60
+    again = fit(make_adata(), **stopped)
+    assert again.trainer.global_step == early.trainer.global_step
+    assert_same(again, early)
+
+
+def test_without_validation(make_adata, tmp_path):
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == 17:
+                raise InterruptedError
+
+    settings = {"validation_size": 0.0, "max_steps": 24, "precision": "bf16-mixed", "accumulate_grad_batches": 2}
+    expected = fit(make_adata(), **settings)
+    with pytest.raises(InterruptedError):
+        fit(make_adata(), resume=tmp_path / "last.ckpt", callbacks=[Stop()], **settings)
+    assert_same(fit(make_adata(), resume=tmp_path / "last.ckpt", **settings), expected)
+
+
+def test_goes_on_with_the_same_data_and_settings_only(make_adata, tmp_path):
+    file = tmp_path / "last.ckpt"
+    fit(make_adata(), max_steps=12, resume=file)
+    for change, words in (
+        ({"lr": 0.1}, r"has lr 0\.002, not 0\.1"),
+        ({"max_steps": 24}, "has n_steps 12, not 24"),
+        ({"seed": 1}, "has seed 0, not 1"),
+    ):
+        with pytest.raises(ValueError, match=rf"last\.ckpt: the training in there {words}; give the same"):
+            fit(make_adata(), resume=file, **{"max_steps": 12} | change)
+    for other, words in (
+        (make_adata(n_obs=91), "cells 90, not 91"),
+        (make_adata()[:, ::-1].copy(), "checksum of names"),
+        (make_adata(seed=1), "mean count"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fit(other, max_steps=12, resume=file)
+
+
+def test_a_checkpoint_a_minute(make_adata, tmp_path, monkeypatch):
+    monkeypatch.setattr(_callbacks, "_SECONDS_BETWEEN", 1e9)
+    written = []
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", lambda trainer, file: written.append(trainer.global_step))
+    fit(make_adata(), max_steps=24, resume=tmp_path / "last.ckpt")
+    assert written == [24]
