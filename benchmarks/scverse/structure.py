@@ -73,7 +73,13 @@ def main() -> None:
                 scores["seconds"] = seconds.get(name, 0.0)
                 rows.append({"dataset": dataset, "method": name, "seed": seed, **scores})
                 print(rows[-1], flush=True)
-    write(rows, args.out, "structure", "Half of the molecules removed; clusters and markers of each label.")
+    write(
+        rows,
+        args.out,
+        "structure",
+        "Clusters and markers",
+        "Half of the molecules removed; clusters and markers of each label.",
+    )
 
 
 if __name__ == "__main__":
