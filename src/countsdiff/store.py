@@ -163,7 +163,11 @@ def _opened(path: Path, mode: Any) -> Iterator[Any]:
 
 
 def _lazy(element: Any) -> Any:
-    return element if isinstance(element, h5py.Dataset | zarr.Array) else ad.io.sparse_dataset(element)
+    if isinstance(element, h5py.Dataset | zarr.Array):
+        return element
+    if any(element[name].dtype.kind not in "iu" for name in ("indices", "indptr")):
+        raise ValueError(f"indices of the sparse matrix {element.name} are no whole numbers")
+    return ad.io.sparse_dataset(element)
 
 
 def _create(layers: Any, name: str, rows: Any, n_obs: int) -> None:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from countsdiff.distributed._chunk import Rows, saved_model
 from countsdiff.model._data import CellReader, as_row_access, check_counts, check_unique, default_layer, get_layer
+from countsdiff.model._on_disk import is_on_disk, read_rows
 from countsdiff.store import open_store
 
 _RULES = ("zeros", "all")
@@ -108,7 +109,7 @@ def _count(matrix: Any) -> tuple[int, int]:
     matrix = as_row_access(matrix)
     n_filled = n_nan = 0
     for rows in CellReader(matrix).chunks():
-        block = matrix[rows[0] : rows[-1] + 1]
+        block = read_rows(matrix, rows) if is_on_disk(matrix) else matrix[rows[0] : rows[-1] + 1]
         values = block.data if sparse.issparse(block) else np.asarray(block)
         n_filled += int(np.count_nonzero(values))
         n_nan += int(np.isnan(values).sum())
