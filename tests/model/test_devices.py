@@ -105,4 +105,4 @@ def test_passes_add_up_to_a_step(make_adata):
     results = {name: value.numpy() for name, value in parts.module.state_dict().items()}
     assert_close(results | {name: frame[name].to_numpy(float) for name, frame in parts.history.items()}, whole)
     rates = [model.trainer.optimizers[0].param_groups[0]["lr"] for model in (whole, parts)]
-    assert rates[0] == rates[1] < 2e-5  # a hundredth of the peak: at the end of its cycle
+    assert rates[0] == rates[1] < 2e-5  # a hundredth of its peak: the cycle has ended

@@ -1,6 +1,7 @@
 """What watches over a training: the best weights are kept, and a checkpoint is written now and then."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,8 +79,8 @@ class Checkpoints(pl.Callback):
         What is trained, to be found in the checkpoint as ``"training"``.
     """
 
-    def __init__(self, file: str | Path, training: dict[str, Any]):
-        self._file, self._training = Path(file), training
+    def __init__(self, file: Path, training: Mapping[str, Any]):
+        self._file, self._training = file, training
         self._written = time.monotonic()
         self._history: dict[str, list[list[float]]] = {}
 
@@ -112,13 +113,12 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what is trained, and its history."""
-        # the first of several devices has the history, and writes the checkpoint
-        frames = getattr(trainer.logger, "history", {}) if trainer.is_global_zero else {}
-        history = {
-            name: [[int(epoch), float(value)] for epoch, value in frame[name].items()] for name, frame in frames.items()
-        }
-        # the loss of this epoch is about to be logged
+        # the loss of this epoch is about to be logged; all devices together have it, but the first alone logs
         loss = float(trainer.callback_metrics["train_loss"])
+        logged = getattr(trainer.logger, "history", {}) if trainer.is_global_zero else {}
+        history = {
+            name: [[int(epoch), float(value)] for epoch, value in frame[name].items()] for name, frame in logged.items()
+        }
         history.setdefault("train_loss", []).append([trainer.current_epoch, loss])
         checkpoint |= {"training": self._training, "history": history}
 

@@ -110,29 +110,14 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             "share_hidden": share_hidden,
             "seed": seed,
         }
-        settings: dict[str, Any] = {
-            "gradient_clip_val": 1.0,
-            "limit_train_batches": steps_per_epoch * n_passes,
-            "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
-            "use_distributed_sampler": False,
-        }
-        if n_validation == 0:
-            settings["limit_val_batches"] = 0
-        else:
-            settings |= {
-                "early_stopping": early_stopping,
-                "early_stopping_monitor": "validation_loss",
-                "early_stopping_patience": 20,
-            }
-        settings |= trainer_kwargs
-        settings["callbacks"] = [*trainer_kwargs.get("callbacks", []), KeepBest()]
+        settings = _trainer_settings(steps_per_epoch, n_passes, early_stopping if n_validation > 0 else None)
+        settings |= trainer_kwargs | {"callbacks": [*trainer_kwargs.get("callbacks", ()), KeepBest()]}
         if settings.get("strategy") == "ddp":
             del settings["strategy"]  # Lightning's choice anyway; by that name scvi-tools switches early stopping off
         if resume is not None:
             cells = {"batch_size": batch_size, "accumulate_grad_batches": n_passes, "validation_size": validation_size}
-            precision = settings.get("precision", "32-true")
-            what = self._fingerprint() | plan | cells | {"early_stopping": early_stopping, "precision": precision}
-            settings |= self._checkpointing(Path(resume), what, settings)
+            how = {"early_stopping": early_stopping, "precision": settings.get("precision", "32-true")}
+            settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
         self.module.set_calibration()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
@@ -171,14 +156,32 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
         }
 
-    def _checkpointing(self, file: Path, training: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings of a trainer that writes checkpoints to `file`, and goes on from there."""
-        storage = SafeCheckpoints()
-        checkpointing: dict[str, Any] = {
-            "callbacks": [*settings["callbacks"], Checkpoints(file, training)],
-            "plugins": [*settings.get("plugins", ()), storage],
-        }
-        if file.exists():
-            check_same_training(storage.load_checkpoint(file)["training"], training, file)
-            checkpointing["ckpt_path"] = str(file)
-        return checkpointing
+
+def _trainer_settings(steps_per_epoch: int, n_passes: int, early_stopping: bool | None) -> dict[str, Any]:
+    """Settings of scvi-tools' trainer; `early_stopping` is None where there is no validation."""
+    settings: dict[str, Any] = {
+        "gradient_clip_val": 1.0,
+        "limit_train_batches": steps_per_epoch * n_passes,
+        "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
+        "use_distributed_sampler": False,  # devices share the cells of a step after they were read
+    }
+    if early_stopping is None:
+        return settings | {"limit_val_batches": 0}
+    return settings | {
+        "early_stopping": early_stopping,
+        "early_stopping_monitor": "validation_loss",
+        "early_stopping_patience": 20,
+    }
+
+
+def _checkpointing(file: Path, training: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a trainer that writes checkpoints of `training` to `file`, and goes on from there."""
+    storage = SafeCheckpoints()
+    checkpointing: dict[str, Any] = {
+        "callbacks": [*settings["callbacks"], Checkpoints(file, training)],
+        "plugins": [*settings.get("plugins", ()), storage],
+    }
+    if file.exists():
+        check_same_training(storage.load_checkpoint(file)["training"], training, file)
+        checkpointing["ckpt_path"] = str(file)
+    return checkpointing
