@@ -22,6 +22,7 @@ SETTINGS = {"max_steps": 60, "batch_size": 32, "check_val_every_n_epoch": 4, "en
 
 
 def fit(adata, **kwargs):
+    torch.set_num_threads(1)  # numba, which scanpy runs on, resets it, and two threads round differently
     model = CountsDiffImputer(adata, width=32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
