@@ -86,9 +86,10 @@ class Checkpoints(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on with the history of the checkpoint."""
-        for name, rows in self._history.items():
-            for epoch, value in rows:
-                trainer.logger.log_metrics({name: value, "epoch": epoch}, step=None)
+        for logger in trainer.loggers:
+            for name, rows in self._history.items():
+                for epoch, value in rows:
+                    logger.log_metrics({name: value, "epoch": epoch}, step=None)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave alone a training that was stopped early."""
@@ -101,7 +102,8 @@ class Checkpoints(pl.Callback):
             return  # somebody stopped in the midst of an epoch, where nobody could go on
         epoch = trainer.current_epoch + 1
         last = trainer.should_stop or epoch == trainer.max_epochs
-        due = time.monotonic() - self._written >= _SECONDS_BETWEEN and epoch % trainer.check_val_every_n_epoch == 0
+        validated = epoch % (trainer.check_val_every_n_epoch or 1) == 0
+        due = validated and time.monotonic() - self._written >= _SECONDS_BETWEEN
         # the clocks of several devices differ, and all of them have to take part
         if trainer.strategy.broadcast(last or due):
             trainer.save_checkpoint(self._file)

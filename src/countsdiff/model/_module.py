@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -45,12 +46,14 @@ class NoisedCells:
         return len(self.levels.p)
 
     def __getitem__(self, rows: slice) -> "NoisedCells":
-        return NoisedCells(
-            *(
-                replace(part, **{field.name: getattr(part, field.name)[rows] for field in fields(part)})
-                for part in (self.context, self.levels, self.counts)
-            )
-        )
+        return NoisedCells(_rows(self.context, rows), _rows(self.levels, rows), _rows(self.counts, rows))
+
+
+PartT = TypeVar("PartT", Context, NoiseLevels, NoisedCounts)
+
+
+def _rows(part: PartT, rows: slice) -> PartT:
+    return replace(part, **{field.name: getattr(part, field.name)[rows] for field in fields(part)})
 
 
 class CountsDiffModule(BaseModuleClass):

@@ -134,7 +134,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             )
             strategy = self.trainer.strategy
             self.to_device(strategy.root_device)  # scvi-tools puts the models of all devices on the first
-            self.history_ = strategy.broadcast(self.history_)  # which alone has it
+            self.history_ = strategy.broadcast(self.history)  # which alone has it
             most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
             known, held_out = (
                 self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
