@@ -7,7 +7,7 @@ OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart test lint docs tutorials clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/countsdiff demo --out quickstart
@@ -24,6 +24,10 @@ docs: $(VENV)/installed-for-docs
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "Wrote docs/_build/html/index.html."
 
+# COUNTSDIFF_DATA has to name the folder with the data of two of them, or they fall back on made-up data
+tutorials: $(VENV)/installed-for-tests
+	$(BIN)/python tutorials/execute.py
+
 # torch comes first and alone. On Linux the constraints name its CPU build, which PyPI does not have: a plain install would
 # fetch several GB of CUDA packages. Sources that pip is already configured with are tried before pytorch.org.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -36,7 +40,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-for-tests: $(VENV)/installed
-	$(PIP) -e ".[baselines,dev,image,test]"
+	$(PIP) -e ".[baselines,dev,distributed,image,test,tutorials]"
 	@touch $@
 
 $(VENV)/installed-for-docs: $(VENV)/installed
@@ -44,4 +48,4 @@ $(VENV)/installed-for-docs: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) docs/_build docs/api/generated docs/benchmarks/results quickstart .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/api/generated docs/benchmarks/results docs/tutorials quickstart .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Pages that nobody writes by hand: results of the benchmarks, options of the command line."""
+"""Pages that nobody writes in `docs`: results of the benchmarks, tutorials, options of the command line."""
 
 import inspect
 import re
@@ -15,6 +15,14 @@ def copy_results(source: Path, target: Path) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.csv", "*.json", "*.html"))
     for report in target.rglob("report.md"):
         report.write_text(re.sub(r"\A# .*", f"# All methods: {report.parent.name}", report.read_text()))
+
+
+def copy_tutorials(source: Path, target: Path) -> None:
+    """Copy notebooks, to be pages of the site; their links to other pages start from the folder they are written in."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for notebook in source.glob("*.ipynb"):
+        (target / notebook.name).write_text(notebook.read_text().replace("](../docs/", "](../"))
 
 
 def write_command_line(target: Path) -> None:

@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import numpy as np
-from _made_pages import copy_results, write_command_line
+from _made_pages import copy_results, copy_tutorials, write_command_line
 
 import countsdiff
 
@@ -24,7 +24,7 @@ copyright = author
 version = release = countsdiff.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -41,6 +41,8 @@ suppress_warnings = [
     "config.cache",  # a formatter is a function
     "myst.header",  # results written by a program begin where they like
 ]
+
+nb_execution_mode = "off"  # tutorials hold their outputs; `make tutorials` executes them
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
@@ -82,11 +84,13 @@ def _links_into_the_repository(app, docname, source):
     if "/" not in docname:
         text = re.sub(r"\]\(\.\./benchmarks/results(/[\w/]+\.md(?:#[\w-]+)?)\)", r"](benchmarks/results\1)", source[0])
         text = re.sub(r"\]\(\.\./benchmarks/results(?:/\w+)*/?\)", "](benchmarks/index.md)", text)
+        text = re.sub(r"\]\(\.\./(tutorials/\w+\.ipynb)\)", r"](\1)", text)
         source[0] = re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
 
 
 def setup(app):
     """Make the pages that are written by programs, before Sphinx looks for pages."""
     copy_results(HERE.parent / "benchmarks" / "results", HERE / "benchmarks" / "results")
+    copy_tutorials(HERE.parent / "tutorials", HERE / "tutorials")
     write_command_line(HERE / "api" / "generated" / "command_line.md")
     app.connect("source-read", _links_into_the_repository)

@@ -1,4 +1,5 @@
 import os
+import warnings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
 
@@ -34,3 +35,26 @@ def make_adata():
         return adata
 
     return make
+
+
+@pytest.fixture(scope="session")
+def hidden(make_adata):
+    """Boolean matrix of missing entries, a third of them, for data as `make_adata()` makes them."""
+    return np.random.default_rng(3).random(make_adata().shape) < 1 / 3
+
+
+@pytest.fixture(scope="session")
+def train():
+    """Set up and train briefly: what the tests look at does not depend on how good the model is."""
+
+    from countsdiff import CountsDiffImputer  # takes seconds, and most tests of core and metrics do without
+
+    def _train(adata, max_steps=30, model_kwargs=None, **setup):
+        CountsDiffImputer.setup_anndata(adata, **setup)
+        model = CountsDiffImputer(adata, width=32, **(model_kwargs or {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.train(max_steps=max_steps, batch_size=32, enable_progress_bar=False)
+        return model
+
+    return _train

@@ -46,7 +46,8 @@ def test_importing_loads_nothing_heavy(statement, absent):
         ("core", {"core"}),
         ("nn", {"core", "nn"}),
         ("metrics", {"core", "metrics"}),
-        ("image", {"checkpoint", "core", "datasets", "image", "metrics", "nn"}),
+        ("model_files", {"model_files"}),
+        ("image", {"checkpoint", "core", "datasets", "image", "metrics", "nn", "model_files"}),
     ],
 )
 def test_packages_keep_to_their_layer(package, allowed):

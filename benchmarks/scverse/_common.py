@@ -41,7 +41,7 @@ def read(data: Path, name: str, n_cells: int | None) -> ad.AnnData:
     return adata
 
 
-def write(rows: list[dict], out: Path, name: str, about: str) -> None:
+def write(rows: list[dict], out: Path, name: str, title: str, about: str) -> None:
     """Write all rows as CSV, and their mean and range over the seeds as a table."""
     out.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(rows)
@@ -53,5 +53,7 @@ def write(rows: list[dict], out: Path, name: str, about: str) -> None:
         cells = [f"{part[s].mean():.3f} ({part[s].min():.3f}–{part[s].max():.3f})" for s in scores]
         lines.append("| " + " | ".join([*key, *cells]) + " |")
     seeds = ", ".join(map(str, sorted(table["seed"].unique())))
-    (out / f"{name}.md").write_text(f"{about}\nMean (range) over seeds {seeds}.\n\n" + "\n".join(lines) + "\n")
+    (out / f"{name}.md").write_text(
+        f"# {title}\n\n{about}\nMean (range) over seeds {seeds}.\n\n" + "\n".join(lines) + "\n"
+    )
     print("\n".join(lines))

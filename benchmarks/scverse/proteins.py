@@ -88,7 +88,13 @@ def main() -> None:
             scores = score(proteins[hidden], predicted[hidden]) | {"seconds": time.perf_counter() - start}
             rows.append({"method": name, "seed": seed, **scores})
             print(rows[-1], flush=True)
-    write(rows, args.out, "proteins", f"cite_pbmc10k, {rna.n_obs:,} cells, proteins of half of them hidden.")
+    write(
+        rows,
+        args.out,
+        "proteins",
+        "Proteins of cells without them",
+        f"cite_pbmc10k, {rna.n_obs:,} cells, proteins of half of them hidden.",
+    )
 
 
 if __name__ == "__main__":

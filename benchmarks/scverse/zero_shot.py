@@ -56,7 +56,13 @@ def main() -> None:
         tuned.train(max_steps=args.fine_tune, seed=seed, enable_progress_bar=False)
         record("countsdiff, fine-tuned", tuned.impute(inplace=False), start)
     size = f"{query.n_obs:,} cells × {len(genes):,} genes"
-    write(rows, args.out, "zero_shot", f"Trained on pbmc3k, imputing half of the entries of {size} of cite_pbmc10k.")
+    write(
+        rows,
+        args.out,
+        "zero_shot",
+        "From one data set to another",
+        f"Trained on pbmc3k, imputing half of the entries of {size} of cite_pbmc10k.",
+    )
 
 
 if __name__ == "__main__":

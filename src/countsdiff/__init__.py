@@ -5,11 +5,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from countsdiff import baselines, benchmark, datasets, image, metrics, pl, pp
+    from countsdiff import baselines, benchmark, datasets, distributed, image, metrics, pl, pp, store
     from countsdiff.model import CountsDiffImputer
 
 __version__ = version("countsdiff")
-__all__ = ["CountsDiffImputer", "baselines", "benchmark", "datasets", "image", "metrics", "pl", "pp"]
+__all__ = [
+    "CountsDiffImputer",
+    "baselines",
+    "benchmark",
+    "datasets",
+    "distributed",
+    "image",
+    "metrics",
+    "pl",
+    "pp",
+    "store",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
-from countsdiff import __version__, datasets, metrics, pp
+from countsdiff import CountsDiffImputer, __version__, datasets, metrics, pp
 from countsdiff.cli import main
 
 FAST = ("--steps", "20", "--accelerator", "cpu")
@@ -210,6 +211,43 @@ class TestSavedModel:
     def test_has_to_be_there(self, run, save, adata, tmp_path):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--model", tmp_path / "nowhere")
         assert (status, "there is no saved model" in err) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("name", "damage", "says"),
+        [
+            ("model.json", lambda data: data[:99], "model.json: this file cannot be used"),
+            ("model.json", lambda data: data.replace(b'"gene1"', b'"genex"'), "changed after it was written"),
+            (
+                "model.json",
+                lambda data: data.replace(b'"format_version": 1', b'"format_version": 9'),
+                "upgrade countsdiff",
+            ),
+            ("model.safetensors", lambda data: data[:-1], "model.safetensors: this file cannot be used"),
+            ("model.safetensors", lambda data: b"", "model.safetensors: this file cannot be used"),
+        ],
+    )
+    def test_that_is_damaged_is_named_in_one_sentence(self, run, save, adata, tmp_path, trained, name, damage, says):
+        file = trained[0] / name
+        file.write_bytes(damage(file.read_bytes()))
+        status, text, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--model", trained[0])
+        assert (status, text, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"countsdiff: error: {file.parent}")
+        assert says in err
+        assert not (tmp_path / "out.h5ad").exists()
+
+    def test_in_a_pickle_is_not_opened(self, run, save, adata, tmp_path):
+        (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'echo pwned'\ntR.")
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--model", tmp_path)
+        assert (status, "model.pt: this is a model of scvi-tools" in err, err.count("\n")) == (2, True, 1)
+
+    def test_that_cannot_impute_a_file_says_so(self, run, save, adata, tmp_path):
+        CountsDiffImputer(adata.copy(), width=8).save(tmp_path / "untrained")
+        mdata = mudata.MuData({"rna": adata.copy(), "prot": adata[:, :3].copy()})
+        CountsDiffImputer.setup_mudata(mdata)
+        CountsDiffImputer(mdata, width=8).save(tmp_path / "joint")
+        for name, says in (("untrained", "saved before it was trained"), ("joint", "a model of several modalities")):
+            status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--model", tmp_path / name)
+            assert (status, says in err, err.count("\n")) == (2, True, 1)
 
     def test_is_not_saved_over_another_one(self, run, save, adata, tmp_path):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--save-model", tmp_path)
@@ -417,3 +455,48 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_zarr_and_workers_give_what_memory_gives(run, save, tmp_path, adata):
+    source = save(adata)
+    adata.write_zarr(tmp_path / "in.zarr")
+    options = ("--missing-layer", "hidden", "--output", "sample")
+    status, out, _ = run(
+        "impute", tmp_path / "in.zarr", "-o", tmp_path / "a.zarr", *options, "--save-model", tmp_path / "m", *FAST, "-q"
+    )
+    assert (status, out) == (0, "")
+    assert run("impute", source, "-o", tmp_path / "b.h5ad", *options, "--model", tmp_path / "m")[0] == 0
+    status, out, _ = run(
+        "impute", source, "-o", tmp_path / "c.h5ad", *options, "--model", tmp_path / "m", "--workers", 1
+    )
+    assert status == 0
+    assert "missing entries of 60 cells × 12 genes (sample)" in out
+    results = [ad.read_zarr(tmp_path / "a.zarr"), *(ad.read_h5ad(tmp_path / f"{name}.h5ad") for name in "bc")]
+    for result in results[1:]:
+        np.testing.assert_array_equal(dense(result.layers["imputed"]), dense(results[0].layers["imputed"]))
+        assert result.uns["countsdiff"]["imputed"] == results[0].uns["countsdiff"]["imputed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--workers", 1), "--save-model"),
+        (("--key-added", "a/b"), "without slashes"),
+        (("--workers", 1, "--save-model", "m", "--genes", 5), "--genes needs all data in memory"),
+        (("--workers", 1, "--report", "r.html"), "--report needs all data in memory"),
+        (("--workers", 1, "--model", "nix"), "nix: there is no saved model"),
+    ],
+)
+def test_what_data_on_disk_do_not_go_with(run, save, tmp_path, adata, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    save(adata)
+    status, out, error = run("impute", "in.h5ad", "-o", "out.h5ad", *options)
+    assert (status, out) == (2, "")
+    assert message in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad"]
+
+
+def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
+    status, _, error = run("impute", save(adata), "-o", tmp_path / "out.zarr")
+    assert status == 2
+    assert ".h5ad" in error

@@ -15,7 +15,7 @@ from numpydoc.docscrape import NumpyDocString
 import countsdiff
 from countsdiff import CountsDiffImputer
 
-PACKAGES = ("", "baselines", "benchmark", "core", "datasets", "image", "metrics", "model", "nn", "pl", "pp")
+PACKAGES = ["", *"baselines benchmark core datasets distributed image metrics model nn pl pp store".split()]
 
 
 def public_objects():
@@ -105,6 +105,7 @@ def prepared(few_cells):
 @pytest.mark.filterwarnings("ignore")  # ten steps of training on a hundred cells are nothing to trust
 def test_examples_run(name, prepared, in_small, few_cells):
     prepared["model"].save("reference_model")
+    few_cells.write_h5ad("atlas.h5ad")
     with mudata.set_options(pull_on_update=False):
         mdata = mudata.MuData({"rna": prepared["rna"].copy(), "prot": prepared["prot"].copy()})
     test = EXAMPLES[name]

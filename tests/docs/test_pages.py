@@ -10,7 +10,7 @@ from countsdiff import CountsDiffImputer
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PACKAGES = ["", "baselines", "benchmark", "core", "datasets", "image", "metrics", "nn", "pl", "pp"]
+PACKAGES = ["", *"baselines benchmark core datasets distributed image metrics nn pl pp store".split()]
 PAGES = [page for page in WRITTEN if "```python" in page.read_text()]
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import nn
 from countsdiff.core import Intensity
 from countsdiff.image.model import build_denoiser
 from countsdiff.image.pixel_model import PixelModel
+from countsdiff.model_files import ModelFileError
 
 
 @pytest.fixture
@@ -129,6 +132,40 @@ def test_weights_come_back_from_safetensors(model, tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     loaded = PixelModel.load(tmp_path)
     np.testing.assert_array_equal(loaded.sample(2, batch_size=2), model.sample(2, batch_size=2))
+
+
+def test_a_failure_leaves_the_older_model(model, tmp_path, monkeypatch):
+    model.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(json, "dumps", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("model.safetensors", lambda data: data[:-1], "it is no whole safetensors file"),
+        ("config.json", lambda data: data[:-9], "this file cannot be used"),
+        ("config.json", lambda data: b"[]", "this file cannot be used"),
+        (
+            "config.json",
+            lambda data: data.replace(b'"rate"', b'"best"').replace(b'"bounded"', b'"best"'),
+            "Unknown head",
+        ),
+        (
+            "config.json",
+            lambda data: data.replace(b'"a",', b'"a", "c",'),
+            "model.safetensors: .* in the model described",
+        ),
+    ],
+)
+def test_damaged_files_are_named(model, tmp_path, name, damage, says):
+    model.save(tmp_path)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    with pytest.raises(ModelFileError, match=says):
+        PixelModel.load(tmp_path)
 
 
 def test_bad_requests_are_named(model, images):

@@ -57,7 +57,7 @@ def test_empty_input(shape):
 def test_text_is_not_counts():
     adata = ad.AnnData(np.ones((3, 2), np.float32))
     adata.layers["text"] = np.array([["a", "b"]] * 3, dtype=object)
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(ValueError, match="not real numbers"):
         CountsDiffImputer.setup_anndata(adata, layer="text")
 
 
@@ -136,3 +136,30 @@ def test_extreme_counts(make_adata, train):
     assert ((imputed > 1e5) & (imputed < 1e7)).all()
     draws = model.impute(missing=hole, output="sample", n_steps=2, inplace=False)[hole]
     assert (draws == np.round(draws)).all()
+
+
+@pytest.mark.parametrize("field", ["indices", "indptr"])
+def test_sparse_matrix_that_lies(make_adata, field):
+    adata = make_adata()
+    getattr(adata.X, field)[7] = 10**6
+    with pytest.raises(ValueError, match=r"adata\.X is damaged"):
+        CountsDiffImputer.setup_anndata(adata)
+
+
+def test_short_pointers_that_wrapped_around(make_adata):
+    adata = make_adata()
+    adata.X.indptr = adata.X.indptr.astype(np.int8)
+    with pytest.raises(ValueError, match=r"adata\.X is damaged"):
+        CountsDiffImputer.setup_anndata(adata)
+
+
+@pytest.mark.parametrize("setup", [{"batch_key": "kind"}, {"categorical_covariate_keys": ["batch", "kind"]}])
+def test_cells_without_a_category(make_adata, train, setup):
+    model = train(make_adata(), max_steps=2, **setup)
+    adata = make_adata()
+    adata.obs["kind"] = adata.obs["kind"].astype("category")
+    adata.obs.loc["cell3", "kind"] = np.nan
+    with pytest.raises(ValueError, match=r"'kind'\] has no value for cell 'cell3'"):
+        CountsDiffImputer.setup_anndata(adata, **setup)
+    with pytest.raises(ValueError, match=r"'kind'\] has no value for cell 'cell3'"):
+        model.impute(adata)

@@ -1,6 +1,4 @@
-import multiprocessing
-import os
-import signal
+import subprocess
 import sys
 import warnings
 
@@ -19,13 +17,15 @@ def always(monkeypatch):
     monkeypatch.setattr(_callbacks, "_SECONDS_BETWEEN", 0.0)
 
 
+# three steps are an epoch, twelve a validation
+SETTINGS = {"max_steps": 60, "batch_size": 32, "check_val_every_n_epoch": 4, "enable_progress_bar": False}
+
+
 def fit(adata, **kwargs):
-    """Three steps are an epoch, twelve a validation."""
-    settings = {"max_steps": 60, "batch_size": 32, "check_val_every_n_epoch": 4, "enable_progress_bar": False}
     model = CountsDiffImputer(adata, width=32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.train(**settings | kwargs)
+        model.train(**SETTINGS | kwargs)
     return model
 
 
@@ -39,9 +39,23 @@ def assert_same(model, expected):
         np.testing.assert_array_equal(frame[name].astype(float), model.history[name][name].astype(float))
 
 
-class Kill(pl.Callback):
-    """Nothing that could be caught, cleaned up or flushed."""
+# A process of its own, which forks before it computes anything: forks of one that has are known to hang
+SCRIPT = """
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
 
+import anndata
+import lightning.pytorch as pl
+import torch
+
+from countsdiff import CountsDiffImputer
+from countsdiff.model import _callbacks
+
+
+class Kill(pl.Callback):  # nothing that could be caught, cleaned up or flushed
     def __init__(self, step):
         self.step = step
 
@@ -50,11 +64,16 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_at(step, adata, file):
-    fit(adata, resume=file, callbacks=[Kill(step)])
+def fit(**kwargs):
+    torch.set_num_threads(1)
+    CountsDiffImputer(anndata.read_h5ad("in.h5ad"), width=32).train(**eval(sys.argv[1]), resume="last.ckpt", **kwargs)
 
 
-def killed_while_writing(n_writes, adata, file):
+def killed_at(step):
+    fit(callbacks=[Kill(step)])
+
+
+def killed_while_writing(n_writes):
     replace, writes = os.replace, []
 
     def replace_or_die(*args):
@@ -64,28 +83,36 @@ def killed_while_writing(n_writes, adata, file):
         replace(*args)
 
     os.replace = replace_or_die
-    fit(adata, resume=file)
+    fit()
+
+
+warnings.simplefilter("ignore")
+_callbacks._SECONDS_BETWEEN = 0.0
+fork = multiprocessing.get_context("fork")
+for death, when in [*((killed_at, step) for step in eval(sys.argv[2])), (killed_while_writing, 1)]:
+    process = fork.Process(target=death, args=(when,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert os.path.exists("last.ckpt") == (when != 5)  # the first dies before the first checkpoint
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs to fork a process that has torch loaded")
 def test_a_killed_training_ends_like_one_that_was_not(make_adata, tmp_path, monkeypatch):
-    file, fork = tmp_path / "last.ckpt", multiprocessing.get_context("fork")
     expected = fit(make_adata())
-    steps = np.sort(np.random.default_rng(0).choice(np.arange(13, 60), 3, replace=False))
-    deaths = [(killed_at, 5), *((killed_at, int(step)) for step in steps), (killed_while_writing, 1)]
-    for death, when in deaths:
-        process = fork.Process(target=death, args=(when, make_adata(), file))
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        assert file.exists() == (when != 5)  # the first dies before the first checkpoint
+    make_adata().write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    steps = np.sort(np.random.default_rng(0).choice(np.arange(13, 60), 3, replace=False)).tolist()
+    command = [sys.executable, "script.py", repr(SETTINGS), repr([5, *steps])]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
 
     def forbidden(*args, **kwargs):
         raise AssertionError("a checkpoint is no pickle")
 
     monkeypatch.setattr(torch, "load", forbidden)
     torch.rand(7)  # what happens in between does not matter
-    assert_same(fit(make_adata(), resume=file), expected)
+    assert_same(fit(make_adata(), resume=tmp_path / "last.ckpt"), expected)
 
 
 def test_what_has_ended_stays_so(make_adata, tmp_path):

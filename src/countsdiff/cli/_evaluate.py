@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from countsdiff.cli._io import InputError, atomic, blame, check_output, default_layer, read
+from countsdiff.cli._io import InputError, atomic, blame, check_output, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def evaluate(
     from scipy import sparse
 
     from countsdiff import metrics
-    from countsdiff.model._data import get_layer
+    from countsdiff.model._data import default_layer, get_layer
 
     with blame(imputed):
         hidden = sparse.csr_matrix(get_layer(scored, missing_layer).astype(bool))

@@ -67,16 +67,31 @@ def impute(
             help="Hide a twentieth of the observed entries from training, and write what they say of the result.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Leave matrices on disk, and let this many processes impute chunks of cells.",
+            show_default="all in memory; 1 for .zarr",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None, Option(metavar="ADDRESS", help="Let the workers of this Dask cluster impute chunks of cells.")
+    ] = None,
     accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Impute the missing counts of an .h5ad file, or its zeros if none are marked as missing."""
     start = time.perf_counter()
     check_output(out, source)
+    if ".zarr" in (source.suffix, out.suffix) and source.suffix != out.suffix:
+        raise InputError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
     if report is not None:
         check_output(report, source)
         if report.resolve() == out.resolve():
             raise InputError(f"{report}: --report would overwrite the output; choose another name.")
+    if not key_added or "/" in key_added:
+        raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
     training: dict[str, Any] = {
@@ -91,46 +106,55 @@ def impute(
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
     if save_model is not None and save_model.exists():
         raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
-    adata = read(source)
-
-    from countsdiff.cli import _job
-    from countsdiff.cli._training import silence
-
-    silence()
+    training |= {"seed": seed, "accelerator": accelerator.value, "quiet": quiet}
     layers: dict[str, Any] = {"layer": layer, "missing_layer": missing_layer}
-    with blame(source):
-        if model is None:
-            settings: dict[str, Any] = {
-                "seed": seed,
-                "accelerator": accelerator.value,
-                "for_report": report is not None,
+    options: dict[str, Any] = {"output": output.value, "n_samples": n_samples, "seed": seed}
+    if workers is not None or scheduler is not None or source.suffix == ".zarr":
+        if report is not None:
+            raise InputError("--report needs all data in memory: leave it out, or leave out --workers and --scheduler.")
+        from countsdiff.cli import _chunks
+
+        adata, record, n_genes = _chunks.impute(
+            source, out, model, save_model, layers, training, options, key_added, workers, scheduler
+        )
+    else:
+        adata = read(source)
+
+        from countsdiff.cli import _job
+        from countsdiff.cli._training import silence
+        from countsdiff.pp._job import apply
+
+        silence()
+        loaded = None if model is None else _job.load(model)
+        with blame(source):
+            if loaded is None:
+                job = _job.train(adata, **layers, **training, for_report=report is not None)
+                trained = time.perf_counter()
+            else:
+                job = apply(loaded, adata, **layers)
+            # a trained model knows its missing entries; a loaded one has not seen these
+            missing = None if model is None else missing_layer
+            record = job.impute(key_added, missing=missing, **options)
+        n_genes = len(job.columns)
+        if save_model is not None:
+            with blame(save_model):
+                job.model.save(str(save_model))
+        with blame(out):
+            write(adata, out)
+        if report is not None:
+            details = {
+                "file": str(source),
+                "imputed": f"{_what(record)} ({output.value}), the entries held out being known again",
+                "genes": "all" if genes is None else f"{n_genes:,} of {adata.n_vars:,}, chosen by all counts",
+                "seed of training": str(seed),
+                "training took": f"{trained - start:.0f} s",
             }
-            job = _job.train(adata, **layers, **training, **settings, quiet=quiet)
-            trained = time.perf_counter()
-        else:
-            job = _job.load(model, adata, **layers)
-        # a trained model knows its missing entries; a loaded one has not seen these
-        missing = None if model is None else missing_layer
-        record = job.impute(key_added, missing=missing, output=output.value, n_samples=n_samples, seed=seed)
-    if save_model is not None:
-        with blame(save_model):
-            job.model.save(str(save_model))
-    with blame(out):
-        write(adata, out)
-    if report is not None:
-        details = {
-            "file": str(source),
-            "imputed": f"{_what(record)} ({output.value}), the entries held out being known again",
-            "genes": "all" if genes is None else f"{len(job.columns):,} of {adata.n_vars:,}, chosen by all counts",
-            "seed of training": str(seed),
-            "training took": f"{trained - start:.0f} s",
-        }
-        with blame(report), atomic(report) as temporary:
-            job.model.report(temporary, held_out=job.held_out, details=details, seed=seed)
+            with blame(report), atomic(report) as temporary:
+                job.model.report(temporary, held_out=job.held_out, details=details, seed=seed)
     if not quiet:
-        n_left = adata.n_vars - len(job.columns)
+        n_left = adata.n_vars - n_genes
         say(
-            f"Imputed {_what(record)} of {adata.n_obs:,} cells × {len(job.columns):,} genes ({output.value}) "
+            f"Imputed {_what(record)} of {adata.n_obs:,} cells × {n_genes:,} genes ({output.value}) "
             f"in {time.perf_counter() - start:.0f} s.",
             f"The other {n_left:,} genes keep their counts." if n_left else None,
             f"Saved the model to {save_model}." if save_model else None,

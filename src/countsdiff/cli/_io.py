@@ -37,6 +37,9 @@ def read(path: Path) -> "AnnData":
     """
     import anndata
     import h5py
+    from scipy import sparse
+
+    from countsdiff.store import check_sparse
 
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
@@ -49,9 +52,15 @@ def read(path: Path) -> "AnnData":
             is_anndata = "obs" in file and "var" in file
         if not is_anndata:
             raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
-        return anndata.read_h5ad(path)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split())
+        adata = anndata.read_h5ad(path)
+        for matrix in (adata.X, *adata.layers.values()):
+            if sparse.issparse(matrix):
+                check_sparse(matrix)
+        return adata
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries that read it raise anything
+        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split()) or "it is damaged"
         raise InputError(f"{path}: this file cannot be read, {cause}; copy or write it again.") from error
 
 
@@ -66,7 +75,7 @@ def check_output(path: Path, *inputs: Path) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
-    if path.is_dir():
+    if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"{path}: this is a folder; name a file to write.")
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -92,11 +101,6 @@ def write(adata: "AnnData", path: Path) -> None:
     with atomic(path) as temporary:
         # level 1: imputed means do not compress better with more effort
         adata.write_h5ad(temporary, compression="gzip", compression_opts=1)
-
-
-def default_layer(adata: "AnnData") -> str | None:
-    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
-    return "counts" if "counts" in adata.layers else None
 
 
 def report(*lines: str | None) -> None:

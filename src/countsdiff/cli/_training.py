@@ -22,21 +22,26 @@ def silence() -> None:
     warnings.filterwarnings("ignore", module=r"(lightning|scvi|torch)\.")
 
 
-@contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of ``train`` that show a bar counting steps, on standard error; none if `quiet`."""
-    if quiet:
-        yield {"enable_progress_bar": False}
-        return
+def bar(doing: str, what: str) -> Progress:
+    """A bar on standard error that counts `what`."""
     columns = (
-        TextColumn("Training"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps"),
+        TextColumn(what),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    return Progress(*columns, console=Console(stderr=True))
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of ``train`` that show a bar counting steps; none if `quiet`."""
+    if quiet:
+        yield {"enable_progress_bar": False}
+        return
+    with bar("Training", "steps") as progress:
         yield {"enable_progress_bar": False, "callbacks": [_StepBar(progress)]}
 
 

@@ -176,7 +176,7 @@ class Denoiser(nn.Module):
         self.size_factors = size_factors
         self.group_sizes = list(group_sizes or [len(mean)])
         self.n_groups = len(self.group_sizes)
-        group = torch.arange(self.n_groups).repeat_interleave(torch.as_tensor(self.group_sizes))
+        group = torch.arange(self.n_groups).repeat_interleave(torch.as_tensor(self.group_sizes), output_size=len(mean))
         self.register_buffer("group", group, persistent=False)  # of every variable
         self.register_buffer("mean", mean)
         self.register_buffer("dispersion", dispersion)

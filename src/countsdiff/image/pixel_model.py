@@ -20,6 +20,7 @@ from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST
 from countsdiff.image.model import build_denoiser
+from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
 
 Pixels = NDArray[np.uint8]
 Output = Literal["mean", "sample"]
@@ -48,14 +49,11 @@ class PixelModel:
     categories: tuple[tuple[str, ...], ...]
 
     def save(self, folder: str | Path) -> None:
-        """Write weights (``model.safetensors``) and settings (``config.json``)."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: v.contiguous() for name, v in self.denoiser.state_dict().items()}, folder / _WEIGHTS)
+        """Write weights (``model.safetensors``) and settings (``config.json``), both or neither."""
         record = {"config": self.config.to_dict(), "shape": self.shape, "categories": self.categories}
-        (folder / _CONFIG).write_text(json.dumps(record, indent=2) + "\n")
+        with replacing(Path(folder), last=_CONFIG) as new:
+            write_weights(self.denoiser, new / _WEIGHTS)
+            (new / _CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "PixelModel":
@@ -65,18 +63,21 @@ class PixelModel:
         ------
         FileNotFoundError
             If there is no trained model in the folder.
+        countsdiff.model_files.ModelFileError
+            If a file is not whole, or the weights are not those of the model that ``config.json`` describes.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         if not (folder / _WEIGHTS).is_file() or not (folder / _CONFIG).is_file():
             raise FileNotFoundError(f"{folder}: there is no trained model ({_WEIGHTS}, {_CONFIG}) in this folder.")
-        record = json.loads((folder / _CONFIG).read_text())
-        config, shape = ImageConfig.from_dict(record["config"]), tuple(record["shape"])
-        categories = tuple(map(tuple, record["categories"]))
-        ones = torch.ones(shape[0])
-        denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones)
-        denoiser.load_state_dict(load_file(folder / _WEIGHTS))
+        with believing(folder / _CONFIG):
+            record = json.loads((folder / _CONFIG).read_text())
+            config, shape = ImageConfig.from_dict(record["config"]), tuple(record["shape"])
+            categories = tuple(map(tuple, record["categories"]))
+            ones = torch.ones(shape[0])
+            denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones)
+        state = read_weights(folder / _WEIGHTS)
+        check_weights(state, denoiser, folder / _WEIGHTS)
+        denoiser.load_state_dict(state)
         return cls(denoiser.to(device).eval(), config, shape, categories)
 
     def to(self, device: torch.device | str) -> "PixelModel":

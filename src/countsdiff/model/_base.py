@@ -20,6 +20,7 @@ from countsdiff.model._data import (
     CellReader,
     align_genes,
     as_row_access,
+    check_categories,
     check_counts,
     chosen_rows,
     get_layer,
@@ -117,6 +118,11 @@ class CellModel(BaseModelClass):
             collector.add(matrices)
         return n_rewritten
 
+    def _forget(self, adata: AnnData) -> None:
+        """Let go of data that were predicted: scvi-tools holds on to all that a model ever saw."""
+        manager = self.get_anndata_manager(adata, required=True)
+        del self._per_instance_manager_store[self.id][manager.adata_uuid]
+
     def _adata_or_own(self, adata: AnnData | None) -> AnnData:
         adata = self.adata if adata is None else adata
         if adata is None:
@@ -142,6 +148,7 @@ class CellModel(BaseModelClass):
         if self._modalities() is None:
             columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
             check_counts(adata, self._layer())
+            check_categories(adata, self._setup_args())
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
         adata = self._validate_anndata(adata)

@@ -102,7 +102,7 @@ class Checkpoints(pl.Callback):
             return  # somebody stopped in the midst of an epoch, where nobody could go on
         epoch = trainer.current_epoch + 1
         last = trainer.should_stop or epoch == trainer.max_epochs
-        validated = epoch % (trainer.check_val_every_n_epoch or 1) == 0
+        validated = epoch % cast(int, trainer.check_val_every_n_epoch) == 0
         due = validated and time.monotonic() - self._written >= _SECONDS_BETWEEN
         # the clocks of several devices differ, and all of them have to take part
         if trainer.strategy.broadcast(last or due):

@@ -1,5 +1,6 @@
 """Counts as AnnData holds them: full validation, gene order, and reading in chunks of dense rows."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,12 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from anndata.abc import CSCDataset
 from numpy.typing import NDArray
 from scipy import sparse
 from scvi.data.fields import LayerField
 
+from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.store import check_sparse
+
 _CHUNK = 2048  # rows densified at a time, or fewer:
 _CHUNK_ENTRIES = 2**25  # peaks are many
+_RUN = 16  # neighbouring rows cost no more to read from a file than one of them
 
 
 class Keys(NamedTuple):
@@ -72,6 +78,20 @@ class CellReader:
         counts[missing] = 0.0
         return counts, missing
 
+    def spread(self, n: int) -> NDArray[np.intp]:
+        """About `n` rows from all over the data, in evenly spaced runs of neighbours."""
+        if n >= self.n_obs:
+            return np.arange(self.n_obs)
+        starts = np.linspace(0, self.n_obs - _RUN, math.ceil(n / _RUN)).astype(np.intp)
+        return np.unique(starts[:, None] + np.arange(_RUN))
+
+    def any_missing(self) -> bool:
+        """Whether any entry is missing."""
+        blocks = [slice(rows[0], rows[-1] + 1) for rows in self.chunks()]
+        if self.missing is not None and any(_stored(self.missing[block]).any() for block in blocks):
+            return True
+        return any(np.isnan(_stored(self.counts[block])).any() for block in blocks)
+
     def restore(self, matrix: NDArray) -> NDArray:
         """Put columns in the model's order back into the order the data have."""
         return matrix if self.columns is None else matrix[:, np.argsort(self.columns)]
@@ -86,6 +106,7 @@ class CellReader:
 
 def as_row_access(matrix):
     """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
+    matrix = matrix.to_memory() if isinstance(matrix, CSCDataset) else matrix
     return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
@@ -106,6 +127,11 @@ def get_layer(adata: AnnData, layer: str | None):
     return adata.layers[layer]
 
 
+def default_layer(adata: AnnData) -> str | None:
+    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
+    return "counts" if "counts" in adata.layers else None
+
+
 def require_columns(adata: AnnData, keys: list[str | None]) -> None:
     """Check that ``adata.obs`` has the named columns.
 
@@ -117,6 +143,23 @@ def require_columns(adata: AnnData, keys: list[str | None]) -> None:
     for key in keys:
         if key is not None and key not in adata.obs:
             raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
+
+
+def check_categories(adata: AnnData, setup: dict[str, Any]) -> None:
+    """Check that every cell has a value of every categorical covariate that is registered, as far as they are there.
+
+    Raises
+    ------
+    ValueError
+        Naming the column and the first cell without a value, and what to do.
+    """
+    for key in (setup.get("batch_key"), setup.get("labels_key"), *(setup.get("categorical_covariate_keys") or ())):
+        if key in adata.obs and adata.obs[key].isna().any():
+            cell = adata.obs_names[np.flatnonzero(adata.obs[key].isna())[0]]
+            raise ValueError(
+                f"adata.obs[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
+                "such cells out."
+            )
 
 
 def check_counts(adata: AnnData, layer: str | None) -> None:
@@ -135,14 +178,18 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     for start in range(0, matrix.shape[0], _CHUNK):
         block = matrix[start : start + _CHUNK]
         if sparse.issparse(block):
+            try:
+                check_sparse(block)
+            except ValueError as error:
+                raise ValueError(f"{where} is damaged: {error}; write the data again.") from error
             entries = block.tocoo()
             rows, columns, values = entries.row, entries.col, entries.data
         else:
             block = np.asarray(block)
             rows, columns = np.nonzero(block)
             values = block[rows, columns]
-        if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
-            raise ValueError(f"{where} holds {values.dtype}, not numbers.")
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{where} holds {values.dtype}, not real numbers.")
         with np.errstate(invalid="ignore"):
             bad = (values < 0) | np.isinf(values) | ((values != np.floor(values)) & ~np.isnan(values))
         if not bad.any():
@@ -221,10 +268,17 @@ def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
 
 
+def _stored(block) -> np.ndarray:
+    """Stored values of a block of rows."""
+    return block.data if sparse.issparse(block) else np.asarray(block)
+
+
 def _dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None) -> np.ndarray:
-    # backed matrices want increasing rows: read in order, then undo
-    order = np.argsort(rows, kind="stable")
-    block = matrix[rows[order]]
+    if is_on_disk(matrix):
+        distinct, back = np.unique(rows, return_inverse=True)
+        block = read_rows(matrix, distinct)
+        block = block if len(distinct) == len(rows) and (np.diff(back) > 0).all() else block[back]
+    else:
+        block = matrix[rows]
     block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-    block = block[np.argsort(order)] if (np.diff(rows) < 0).any() else block
     return block if columns is None else block[:, columns]

@@ -145,7 +145,8 @@ class GenerativeModel(CellModel):
         columns = [args.get(key) for key in ("batch_key", "labels_key", "size_factor_key")]
         columns += [*(args.get("categorical_covariate_keys") or ()), *(args.get("continuous_covariate_keys") or ())]
         rows = np.unique(np.linspace(0, self.adata.n_obs - 1, min(self.adata.n_obs, _MAX_DESIGN)).astype(np.intp))
-        return self.adata.obs[[c for c in columns if c is not None]].iloc[rows].reset_index(drop=True)
+        registered = list(dict.fromkeys(c for c in columns if c is not None))  # one column may be both batch and label
+        return self.adata.obs[registered].iloc[rows].reset_index(drop=True)
 
     def _covariates(self, obs: pd.DataFrame) -> tuple[Tensor, Tensor]:
         """Covariates of cells that are in no registered data, as the network takes them."""

@@ -1,5 +1,6 @@
 """The class users meet."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from scvi import REGISTRY_KEYS
 
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
+from countsdiff.model._data import default_layer
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel
 from countsdiff.model._inference import PredictiveModel
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._report import ReportingModel
+from countsdiff.model._saving import SavedModel
 from countsdiff.model._setup import RegisteredModel
 from countsdiff.model._statistics import gene_statistics
 from countsdiff.model._training import TrainableModel
@@ -24,6 +27,7 @@ from countsdiff.nn import BackboneName
 
 
 class CountsDiffImputer(
+    SavedModel,
     RegisteredModel,
     TrainableModel,
     PredictiveModel,
@@ -95,7 +99,7 @@ class CountsDiffImputer(
         if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
             if isinstance(adata, MuData):
                 raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
-            self.setup_anndata(adata, layer="counts" if "counts" in adata.layers else None)
+            self.setup_anndata(adata, layer=default_layer(adata))
         super().__init__(adata, registry)
         stats = self.summary_stats
         modalities = self._modalities()
@@ -136,9 +140,12 @@ class CountsDiffImputer(
         buffers = {"mean": stats.mean, "dispersion": stats.dispersion}
         if REGISTRY_KEYS.CONT_COVS_KEY in self.adata_manager.data_registry:
             values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)
-            location, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a covariate that no cell has
+                location, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            location, scale = np.nan_to_num(location), np.maximum(np.nan_to_num(scale, nan=1.0), 1e-6)
             buffers["continuous_location"] = torch.as_tensor(location, dtype=torch.float32)
-            buffers["continuous_scale"] = torch.as_tensor(np.maximum(scale, 1e-6), dtype=torch.float32)
+            buffers["continuous_scale"] = torch.as_tensor(scale, dtype=torch.float32)
         return buffers
 
     def _n_cats_per_cov(self) -> list[int] | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.model._data import CellReader, as_row_access, get_layer
+from countsdiff.store import check_sparse
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         If there is no layer of that name.
     """
     if missing is None:
-        any_missing = any(reader(rows)[1].any() for rows in reader.chunks())
-        return Task(None, evidence=False, rewrite="missing") if any_missing else resolve_missing("zeros", adata, reader)
+        if reader.any_missing():
+            return Task(None, evidence=False, rewrite="missing")
+        return resolve_missing("zeros", adata, reader)
     if isinstance(missing, str):
         if missing == "zeros":
             return Task(None, evidence=True, rewrite="zeros")
@@ -140,6 +142,8 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
 
 
 def _check_boolean(matrix) -> None:
+    if sparse.issparse(matrix):
+        check_sparse(matrix)
     values = matrix.data if sparse.issparse(matrix) else matrix
     if hasattr(values, "dtype") and values.dtype != bool and not np.isin(values, (0, 1)).all():
         odd = np.asarray(values)[~np.isin(values, (0, 1))].flat[0]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -46,14 +46,10 @@ class NoisedCells:
         return len(self.levels.p)
 
     def __getitem__(self, rows: slice) -> "NoisedCells":
-        return NoisedCells(_rows(self.context, rows), _rows(self.levels, rows), _rows(self.counts, rows))
+        def some(part: Any) -> Any:
+            return replace(part, **{field.name: getattr(part, field.name)[rows] for field in fields(part)})
 
-
-PartT = TypeVar("PartT", Context, NoiseLevels, NoisedCounts)
-
-
-def _rows(part: PartT, rows: slice) -> PartT:
-    return replace(part, **{field.name: getattr(part, field.name)[rows] for field in fields(part)})
+        return NoisedCells(some(self.context), some(self.levels), some(self.counts))
 
 
 class CountsDiffModule(BaseModuleClass):

@@ -34,8 +34,6 @@ class CountsDiffTrainingPlan(TrainingPlan):
     """
 
     module: CountsDiffModule
-    _cells: NoisedCells  # of the step
-    _generator: torch.Generator
 
     def __init__(
         self,
@@ -53,6 +51,8 @@ class CountsDiffTrainingPlan(TrainingPlan):
         self.seed = seed
         self.cell_losses: list[Tensor] = []  # of the validation cells, by minibatch
         self._losses: list[Tensor] = []  # of the passes of this epoch
+        self._cells: NoisedCells  # of the step
+        self._generator = torch.Generator()
         self._streams: dict[str, Tensor] = {}  # states of the random streams in a checkpoint
 
     def on_fit_start(self) -> None:

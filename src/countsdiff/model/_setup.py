@@ -1,5 +1,7 @@
 """Registering data with scvi-tools: which matrices and columns hold what."""
 
+from collections.abc import Iterable
+
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
@@ -18,7 +20,7 @@ from scvi.data.fields import (
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import KEYS, OptionalLayerField, check_counts, get_layer, require_columns
+from countsdiff.model._data import KEYS, OptionalLayerField, check_categories, check_counts, get_layer, require_columns
 from countsdiff.model._modalities import JointCountsField, present_field
 
 
@@ -62,6 +64,8 @@ class RegisteredModel(CellModel):
         KeyError
             If a layer or a column of ``adata.obs`` does not exist.
         """
+        categorical_covariate_keys = _as_list(categorical_covariate_keys)
+        continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
         check_counts(adata, layer)
         transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
@@ -77,6 +81,7 @@ class RegisteredModel(CellModel):
                 *(continuous_covariate_keys or ()),
             ],
         )
+        check_categories(adata, setup_method_args["setup_args"])
         fields = [
             # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
@@ -139,11 +144,14 @@ class RegisteredModel(CellModel):
         >>> list(mdata["prot"].layers)
         ['imputed']
         """
-        layers = dict.fromkeys(mdata.mod) if layers is None else layers
+        layers = dict.fromkeys(mdata.mod) if layers is None else dict(layers)
+        categorical_covariate_keys = _as_list(categorical_covariate_keys)
+        continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
         columns = [batch_key, labels_key, size_factor_key]
         columns += [*(categorical_covariate_keys or ()), *(continuous_covariate_keys or ())]
         require_columns(mdata, columns)
+        check_categories(mdata, setup_method_args["setup_args"])
         fields = [
             JointCountsField(layers),
             present_field(),
@@ -157,3 +165,8 @@ class RegisteredModel(CellModel):
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args, validation_checks=checks)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+
+def _as_list(names: Iterable[str] | None) -> list[str] | None:
+    """Names as they are saved with the model."""
+    return None if names is None else [str(name) for name in names]

@@ -30,12 +30,12 @@ def gene_statistics(reader: CellReader, group_sizes: Sequence[int]) -> GeneStati
 
 
 def _group_statistics(reader: CellReader, n_vars: int) -> GeneStatistics:
-    """Estimate means and dispersions by moments from the observed entries of (at most 20,000 evenly spaced) cells.
+    """Estimate means and dispersions by moments from the observed entries of (at most 20,000 evenly spread) cells.
 
     A gene that is never observed, or never detected, gets a small mean instead of zero, so that its logarithm exists.
     """
     n_cells = min(reader.n_obs, _MAX_CELLS, max(_MAX_ENTRIES // reader.counts.shape[1], 1_000))
-    rows = np.unique(np.linspace(0, reader.n_obs - 1, n_cells).astype(np.intp))
+    rows = reader.spread(n_cells)
     total, n_observed = np.zeros(n_vars), np.zeros(n_vars)
     for chunk in reader.chunks(rows):
         counts, missing = reader(chunk)

@@ -1,11 +1,15 @@
 """Which cells every step of training sees."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from scvi import settings
+from scvi import REGISTRY_KEYS, settings
 from scvi.dataloaders import DataSplitter
 from torch.utils.data import DataLoader, Sampler
+
+from countsdiff.model._loading import BlockLoader
+from countsdiff.model._on_disk import is_on_disk
 
 
 class StepSplitter(DataSplitter):
@@ -25,16 +29,30 @@ class StepSplitter(DataSplitter):
         super().__init__(*args, batch_size=batch_size * n_passes, **kwargs)
         self._n_passes = n_passes
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | BlockLoader:
         """Create the loader of training cells."""
+        step_size = self.data_loader_kwargs["batch_size"]
+        if self._on_disk():
+            return BlockLoader(self.adata_manager, self.train_idx, step_size, self._n_passes)
         return DataLoader(
             self.adata_manager.create_torch_dataset(indices=self.train_idx),
             batch_size=None,
-            sampler=_Steps(len(self.train_idx), self.data_loader_kwargs["batch_size"], self._n_passes),
+            sampler=_Steps(len(self.train_idx), step_size, self._n_passes),
             num_workers=settings.dl_num_workers,
             persistent_workers=settings.dl_persistent_workers,
             generator=torch.Generator(),  # the loader draws numbers when it pleases; the order of cells is torch's own
         )
+
+    def val_dataloader(self) -> DataLoader | None:
+        """Create the loader of validation cells, which are kept in memory where the data are on disk."""
+        loader: DataLoader | None = super().val_dataloader()
+        if loader is None or not self._on_disk():
+            return loader
+        kept: Any = list(loader)
+        return DataLoader(kept, batch_size=None)  # Lightning takes a list for several loaders
+
+    def _on_disk(self) -> bool:
+        return is_on_disk(self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
 
 
 class _Steps(Sampler[list[int]]):

@@ -24,6 +24,7 @@ _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred ce
 class TrainableModel(UnsupervisedTrainingMixin, CellModel):
     """Training of the denoiser."""
 
+    history_: Any
     _training_plan_cls = CountsDiffTrainingPlan
     _data_splitter_cls = StepSplitter
 
@@ -134,7 +135,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             )
             strategy = self.trainer.strategy
             self.to_device(strategy.root_device)  # scvi-tools puts the models of all devices on the first
-            self.history_ = strategy.broadcast(self.history)  # which alone has it
+            self.history_ = strategy.broadcast(self.history_)  # which alone has it
             most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
             known, held_out = (
                 self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])

@@ -158,7 +158,7 @@ class TransferableModel(CellModel):
     ) -> Self:
         if isinstance(model, cls):
             return model
-        loaded: Self = cls.load(str(model), adata=False, accelerator=accelerator, device=device)
+        loaded: Self = cls.load(model, adata=False, accelerator=accelerator, device=device)
         return loaded
 
 

@@ -79,15 +79,16 @@ class JumpSchedule(SurvivalSchedule):
     """
 
     def __init__(self, log_snr: tuple[float, float] = (10.0, -12.0), n_times: int = 1000):
-        first, last = (torch.tensor(v, dtype=torch.float64) for v in log_snr)
+        # on the CPU also where a network is outlined without memory, on the device "meta"
+        first, last = (torch.tensor(v, dtype=torch.float64, device="cpu") for v in log_snr)
         smallest = torch.sigmoid(-first)
 
         def log_products(largest: Tensor) -> Tensor:
-            ramp = torch.linspace(0.0, 1.0, n_times, dtype=torch.float64)
+            ramp = torch.linspace(0.0, 1.0, n_times, dtype=torch.float64, device="cpu")
             return torch.log1p(-(smallest + ramp * (largest - smallest))).cumsum(0)
 
         target = F.logsigmoid(last)
-        low, high = smallest, torch.tensor(1.0 - 1e-12, dtype=torch.float64)
+        low, high = smallest, torch.tensor(1.0 - 1e-12, dtype=torch.float64, device="cpu")
         if not log_products(high)[-1] < target < log_products(low)[-1]:
             raise ValueError(f"No linear β leads from log-SNR {log_snr[0]:g} to {log_snr[1]:g} in {n_times} times.")
         for _ in range(60):  # 60 halvings exhaust float64

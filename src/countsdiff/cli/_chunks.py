@@ -1,0 +1,120 @@
+"""``countsdiff impute`` on data that stay on disk. Heavy: import in handlers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anndata import AnnData
+
+from countsdiff import CountsDiffImputer, distributed
+from countsdiff.cli._io import InputError, blame
+from countsdiff.cli._job import load
+from countsdiff.cli._training import bar, progress_bar, silence
+from countsdiff.model._data import default_layer
+from countsdiff.store import open_store
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def impute(
+    source: Path,
+    out: Path,
+    model_dir: Path | None,
+    save_model: Path | None,
+    layers: dict[str, Any],
+    training: dict[str, Any],
+    options: dict[str, Any],
+    key_added: str,
+    workers: int | None,
+    scheduler: str | None,
+) -> tuple[AnnData, dict[str, Any], int]:
+    """Train unless there is a model, impute in chunks, and write.
+
+    Returns
+    -------
+    tuple
+        The data written, on disk; the record of what was done; the number of genes imputed.
+    """
+    quiet = training["quiet"]
+    silence()
+    missing = layers["missing_layer"]  # a model trained below knows it
+    model = None if model_dir is None else load(model_dir)
+    with blame(source):
+        if model_dir is None or model is None:
+            if save_model is None:
+                raise InputError("Data on disk need a model on disk: name a folder with --model or --save-model.")
+            if training["genes"] is not None:
+                raise InputError("--genes needs all data in memory: leave it out, or leave out --workers.")
+            model = _train(source, **layers, **training)
+            model.save(str(save_model))
+            model_dir, missing = save_model, None
+        with _cluster(workers, scheduler) as client, _chunk_bar(quiet) as callback:
+            distributed.impute(
+                source,
+                model_dir,
+                client,
+                out=out,
+                layer=layers["layer"],
+                missing=missing,
+                key_added=key_added,
+                callback=callback,
+                **options,
+            )
+    adata = open_store(out)
+    return adata, adata.uns["countsdiff"][key_added], len(model.get_var_names())
+
+
+def _train(
+    source: Path,
+    *,
+    layer: str | None,
+    missing_layer: str | None,
+    batch_key: str | None,
+    labels_key: str | None,
+    steps: int | None,
+    seed: int,
+    accelerator: str,
+    quiet: bool,
+    **_genes: Any,
+) -> CountsDiffImputer:
+    adata = open_store(source)
+    keys = {"missing_layer": missing_layer, "batch_key": batch_key, "labels_key": labels_key}
+    CountsDiffImputer.setup_anndata(adata, layer=layer or default_layer(adata), **keys)
+    model = CountsDiffImputer(adata, seed=seed)
+    with progress_bar(quiet=quiet) as arguments:
+        model.train(steps, seed=seed, accelerator=accelerator, **arguments)
+    return model
+
+
+@contextmanager
+def _cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client | None]":
+    """A cluster of this machine's cores, or of others; None for this process alone."""
+    if scheduler is None and (workers or 1) == 1:
+        yield None
+        return
+    if scheduler is not None and workers is not None:
+        raise InputError("Give --workers for this machine or --scheduler for a cluster that has its own; not both.")
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("Several workers need Dask: pip install 'countsdiff[distributed]'.") from None
+    arguments: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    try:
+        client = Client(**arguments) if scheduler is None else Client(scheduler, timeout=30)
+    except OSError as error:
+        raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error}).") from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _chunk_bar(quiet: bool) -> Iterator[Any]:
+    """A callback that shows a bar counting chunks; None if `quiet`."""
+    if quiet:
+        yield None
+        return
+    with bar("Imputing", "chunks") as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

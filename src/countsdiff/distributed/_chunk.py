@@ -1,0 +1,171 @@
+"""What a worker does: answer for some rows of a store, and write the answer to a file."""
+
+import json
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from scipy import sparse
+
+from countsdiff.model import CountsDiffImputer
+from countsdiff.model._data import as_row_access, get_layer
+from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.pp._impute import changed_layers
+from countsdiff.pp._job import apply, load_model
+from countsdiff.store import open_store
+
+Matrices = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Answers for rows of a store.
+
+    Attributes
+    ----------
+    store, model_dir
+        Paths of the data and the model.
+    layer
+        Layer with the counts.
+    marked
+        Boolean layers that mark missing entries, or none.
+    missing
+        Rule, layer, or None: only what is missing in the data.
+    as_sparse
+        Whether answers are CSR or dense.
+    key_added
+        Layer to write.
+    options
+        Arguments of ``impute``.
+    """
+
+    store: str
+    model_dir: str
+    layer: str | None
+    marked: tuple[str, ...]
+    missing: str | None
+    as_sparse: bool
+    key_added: str
+    options: dict[str, Any]
+
+    def __call__(self, start: int, stop: int) -> tuple[Matrices, dict[str, Any]]:
+        """Answer for the rows from `start` up to `stop`.
+
+        Returns
+        -------
+        tuple
+            Layers by name, and the record of what was done.
+        """
+        adata = _read(self.store, start, stop, self.layer, self.marked)
+        before = dict(adata.layers)
+        job = apply(saved_model(self.model_dir), adata, layer=self.layer, missing_layer=None)
+        # without a rule, nothing but what is missing in the data, and be it nothing at all in these rows
+        missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
+        with _quiet():
+            record = job.impute(self.key_added, missing=missing, **self.options)
+        job.model._forget(job.work)
+        matrices = changed_layers(adata, before)
+        return {name: self._packed(matrix) for name, matrix in matrices.items()}, record
+
+    def _packed(self, matrix: Any) -> Any:
+        if self.as_sparse:
+            return sparse.csr_matrix(matrix, dtype=np.float32)
+        return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def saved_model(folder: str) -> CountsDiffImputer:
+    """A saved model, loaded once per process."""
+    with _quiet():
+        return load_model(Path(folder))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without scvi-tools' notices for every AnnData that it sees for the first time: there is one per chunk."""
+    logger = logging.getLogger("scvi")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@lru_cache(maxsize=1)
+def _opened(store: str) -> AnnData:
+    return open_store(store)
+
+
+def _read(store: str, start: int, stop: int, layer: str | None, marked: tuple[str, ...]) -> AnnData:
+    """Rows of a store in memory, with the matrices that are needed."""
+    adata = _opened(store)
+
+    def rows(name: str | None) -> Any:
+        matrix = as_row_access(get_layer(adata, name))
+        return read_rows(matrix, np.arange(start, stop)) if is_on_disk(matrix) else matrix[start:stop]
+
+    layers = {name: rows(name) for name in {layer, *marked} if name is not None}
+    x = rows(None) if layer is None else None
+    return AnnData(x, obs=adata.obs.iloc[start:stop].copy(), var=adata.var[[]].copy(), layers=layers)
+
+
+def part(folder: Path, start: int) -> Path:
+    """File for the rows from `start` on."""
+    return folder / f"rows-{start:012d}.safetensors"
+
+
+def answer(folder: Path, rows: Rows, start: int, stop: int) -> int:
+    """Write the answer for some rows to their file, and return `start`; readers see the whole file or none."""
+    matrices, record = rows(start, stop)
+    arrays: dict[str, np.ndarray] = {}
+    for name, matrix in matrices.items():
+        if sparse.issparse(matrix):
+            arrays |= {f"{name}/{field}": getattr(matrix, field) for field in ("data", "indices", "indptr")}
+        else:
+            arrays[name] = np.ascontiguousarray(matrix)
+    target = part(folder, start)
+    # workers that are taken for dead may still be writing: a name of its own for every attempt
+    temporary = target.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        save_file(arrays, temporary, {"record": json.dumps(record, default=float), "names": json.dumps([*matrices])})
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return start
+
+
+def is_answered(folder: Path, start: int) -> bool:
+    """Whether there is a whole file for the rows from `start` on."""
+    try:
+        with safe_open(part(folder, start), "numpy"):
+            return True
+    except (OSError, SafetensorError):  # not there, or cut short when the machine went down
+        return False
+
+
+def read_answer(folder: Path, start: int, n_vars: int) -> tuple[Matrices, dict[str, Any]]:
+    """Read what :func:`answer` wrote: layers by name, and the record."""
+    with safe_open(part(folder, start), "numpy") as file:
+        metadata, keys = file.metadata(), set(file.keys())
+        matrices: Matrices = {}
+        for name in json.loads(metadata["names"]):
+            if name in keys:
+                matrices[name] = file.get_tensor(name)
+                continue
+            data, indices, indptr = (file.get_tensor(f"{name}/{field}") for field in ("data", "indices", "indptr"))
+            matrices[name] = sparse.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, n_vars))
+    return matrices, json.loads(metadata["record"])

@@ -1,0 +1,178 @@
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from countsdiff.distributed._chunk import Matrices, answer, is_answered, read_answer
+from countsdiff.distributed._plan import Plan
+from countsdiff.store import add_layers, add_record, copy_store, open_store, replace_store, store_size
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger("countsdiff")
+
+
+def impute(
+    store: str | Path,
+    model_dir: str | Path,
+    client: "Client | None" = None,
+    *,
+    out: str | Path | None = None,
+    layer: str | None = None,
+    missing: str | None = None,
+    key_added: str = "imputed",
+    chunk_size: int = 8192,
+    callback: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Path:
+    """Impute an .h5ad file or a zarr store chunk by chunk, with a saved model.
+
+    Memory is bounded by the chunk, not by the data. The result is that of :meth:`countsdiff.CountsDiffImputer.impute`,
+    whatever the chunks and whoever works on them. A run that was killed goes on where it was when it is started again.
+
+    Parameters
+    ----------
+    store
+        Raw counts, ``.h5ad`` or a zarr folder; it is read, never written. Matrices have to be dense or CSR.
+    model_dir
+        Folder that :meth:`countsdiff.CountsDiffImputer.save` wrote. Genes are matched by name; those that the model
+        does not know keep their counts.
+    client
+        ``dask.distributed.Client`` of the cluster to work on, whose workers see `store`, `model_dir` and `out` under
+        the same paths: ``Client(n_workers=4, threads_per_worker=1)`` for the cores of this machine. None: this process
+        does all the work.
+    out
+        Store to write, of the kind of `store`: a copy of it with the new layers. Default: beside `store`,
+        ``name.imputed.h5ad``. What is there already is replaced at the end. Unfinished work is kept in the folder
+        ``{out}.parts``.
+    layer
+        Layer with the counts. Default: the one the model was trained on if it is there, else ``"counts"``, else ``X``.
+    missing
+        ``"zeros"``, ``"all"``, or the name of a boolean layer, as for :meth:`countsdiff.CountsDiffImputer.impute`.
+        Default: the entries missing in the data or, if there are none in all of them, the zeros.
+    key_added
+        Layer to write.
+    chunk_size
+        Cells per chunk.
+    callback
+        Called with the number of chunks done, and of all chunks.
+    **options
+        Further arguments of :meth:`countsdiff.CountsDiffImputer.impute`: ``output``, ``n_samples``, ``n_steps``,
+        ``guidance_scale``, ``interval``, ``seed``, …
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        If an argument, the data or the model do not fit; the message says which and what to do. Also if another process
+        is writing `out`, or unfinished work of other settings is in its way.
+    OSError
+        If the disk has no room for the result; the message says how much is needed.
+
+    Examples
+    --------
+    >>> countsdiff.distributed.impute("atlas.h5ad", "reference_model", missing="zeros", chunk_size=1024)
+    PosixPath('atlas.imputed.h5ad')
+    """
+    store, model_dir = Path(store), Path(model_dir)
+    out = store.with_name(f"{store.stem}.imputed{store.suffix}") if out is None else Path(out)
+    if out.exists() and out.samefile(store):
+        raise ValueError(f"{out}: the output would overwrite the input; choose another name.")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is a number of cells; got {chunk_size}.")
+    if not key_added or "/" in key_added:
+        raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
+    plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, options)
+    parts = out.with_name(f"{out.name}.parts")
+    _check_room(out, plan.n_bytes, store_size(store))
+    parts.mkdir(exist_ok=True)
+    try:
+        with filelock.FileLock(parts / "lock", blocking=False):
+            _claim(parts, plan)
+            _answer_all(parts, plan, client, callback)
+            _put_together(parts, plan, store, out)
+    except filelock.Timeout:
+        raise ValueError(
+            f"{out}: another process is writing this output; wait for it, or choose another name."
+        ) from None
+    shutil.rmtree(parts)
+    return out
+
+
+def _check_room(out: Path, n_bytes: int, n_bytes_copied: int) -> None:
+    # the answers, in parts and put together, and the copy of the input
+    needed, free = 2 * n_bytes + n_bytes_copied, shutil.disk_usage(out.resolve().parent).free
+    logger.info("The result takes up to %.2f GB.", n_bytes / 1e9)
+    if needed > free:
+        raise OSError(
+            f"{out}: writing it takes {needed / 1e9:.2f} GB of disk, of which {free / 1e9:.2f} GB are free; write it "
+            "elsewhere, impute fewer genes, or only missing entries instead of all zeros."
+        )
+
+
+def _claim(parts: Path, plan: Plan) -> None:
+    """Check that what lies in `parts` belongs to this plan; the first to come leaves its name."""
+    name = parts / "plan.json"
+    if not name.exists():
+        temporary = parts / "plan.tmp"
+        temporary.write_text(json.dumps(plan.identity(), indent=1))
+        os.replace(temporary, name)
+    found = json.loads(name.read_text())
+    differing = [key for key, value in plan.identity().items() if found.get(key) != value]
+    if differing:
+        raise ValueError(
+            f"{parts}: this folder holds unfinished work of other settings or data ({', '.join(differing)} differ); "
+            "finish it, or delete the folder."
+        )
+
+
+def _answer_all(parts: Path, plan: Plan, client: "Client | None", callback: Callable[[int, int], None] | None) -> None:
+    """Answer all chunks that are not answered yet."""
+    todo = [start for start in plan.starts if not is_answered(parts, start)]
+    n_done = len(plan.starts) - len(todo)
+    for _ in _answers(
+        client, partial(answer, parts, plan.rows), [(s, min(s + plan.chunk_size, plan.n_obs)) for s in todo]
+    ):
+        n_done += 1
+        if callback is not None:
+            callback(n_done, len(plan.starts))
+
+
+def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]) -> Iterable[Any]:
+    if client is None:
+        return (work(*chunk) for chunk in chunks)
+    from distributed import as_completed
+
+    # pure would let dask take a file for written because it once was
+    futures = [client.submit(work, *chunk, pure=False) for chunk in chunks]
+    return (future.result() for future in as_completed(futures))
+
+
+def _put_together(parts: Path, plan: Plan, store: Path, out: Path) -> None:
+    """Copy the store, add the layers, and move it to its place."""
+    records: list[dict[str, Any]] = []
+    n_vars = open_store(store).n_vars
+
+    def blocks() -> Iterator[Matrices]:
+        for start in plan.starts:
+            matrices, record = read_answer(parts, start, n_vars)
+            records.append(record)
+            yield matrices
+
+    draft = parts / f"draft{store.suffix}"
+    copy_store(store, draft)
+    add_layers(draft, blocks(), plan.n_obs)
+    record = {**records[0], "n_imputed": sum(r["n_imputed"] for r in records)}
+    add_record(draft, plan.rows.key_added, record)
+    replace_store(draft, out)

@@ -1,0 +1,86 @@
+"""Minibatches of data whose matrices are on disk."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from torch import Tensor
+
+from countsdiff.model._data import KEYS
+from countsdiff.model._on_disk import is_on_disk, read_rows
+
+_BLOCK = 16  # neighbouring cells read at a time: a row of its own costs as much to find as sixteen
+_POOL = 128  # blocks that are shuffled together
+
+
+class BlockLoader:
+    """Minibatches of cells whose matrices are on disk.
+
+    Neighbours are read together, and every minibatch is drawn from a pool of many such blocks: files are often sorted
+    by sample, and a minibatch must not be of one sample.
+
+    Parameters
+    ----------
+    manager
+        Registered data.
+    indices
+        Cells.
+    batch_size
+        Cells per step.
+    n_passes
+        Passes that share the cells of a step; only the first needs them, see
+        :class:`~countsdiff.model._steps.StepSplitter`.
+    """
+
+    def __init__(self, manager: AnnDataManager, indices: NDArray[np.intp], batch_size: int, n_passes: int = 1):
+        data = {key: manager.get_from_registry(key) for key in manager.data_registry}
+        self._matrices = {key: data.pop(key) for key in (REGISTRY_KEYS.X_KEY, KEYS.MISSING) if key in data}
+        # the dtypes that scvi-tools gives them
+        self._columns = {
+            key: torch.as_tensor(np.asarray(values)).to(_dtype(key)).reshape(len(values), -1)
+            for key, values in data.items()
+        }
+        self._blocks = np.array_split(np.sort(indices), max(1, math.ceil(len(indices) / _BLOCK)))
+        self._batch_size = batch_size
+        self._n_passes = n_passes
+        self._n_obs = len(indices)
+
+    def __len__(self) -> int:
+        return math.ceil(self._n_obs / self._batch_size) * self._n_passes
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        rng = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
+        order = rng.permutation(len(self._blocks))
+        rest = np.empty(0, dtype=np.intp)
+        n_pool = max(_POOL, 2 * self._batch_size // _BLOCK)
+        for start in range(0, len(order), n_pool):
+            pool = np.concatenate([rest, *(self._blocks[i] for i in order[start : start + n_pool])])
+            is_last = start + n_pool >= len(order)
+            # what does not fill a minibatch waits for the next pool
+            n_now = len(pool) if is_last else len(pool) - len(pool) % self._batch_size
+            pool = rng.permutation(pool)
+            now, rest = np.sort(pool[:n_now]), pool[n_now:]
+            tensors = self._read(now)
+            shuffled = torch.as_tensor(rng.permutation(n_now))
+            for batch in shuffled.split(self._batch_size):
+                yield {key: value[batch] for key, value in tensors.items()}
+                for _ in range(self._n_passes - 1):
+                    yield {key: value[batch[:1]] for key, value in tensors.items()}
+
+    def _read(self, rows: NDArray[np.intp]) -> dict[str, Tensor]:
+        tensors = {}
+        for key, matrix in self._matrices.items():
+            block = read_rows(matrix, rows) if is_on_disk(matrix) else matrix[rows]
+            block = block.toarray() if sparse.issparse(block) else np.asarray(block)
+            tensors[key] = torch.as_tensor(block.astype(np.float32, copy=False))
+        return tensors | {key: values[rows] for key, values in self._columns.items()}
+
+
+def _dtype(key: str) -> torch.dtype:
+    codes = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)
+    return torch.int64 if key in codes else torch.float32

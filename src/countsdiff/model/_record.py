@@ -1,0 +1,184 @@
+"""What a saved model says of itself beside its weights, and whether it holds together."""
+
+import inspect
+from typing import Any, Literal, TypedDict, cast, get_type_hints
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scvi import REGISTRY_KEYS
+
+from countsdiff.model._data import KEYS
+from countsdiff.model_files import FormatVersion, check_type
+
+# A new version needs a migration from the one before it, and a checkpoint beside those in tests/model/data.
+FORMAT = FormatVersion("countsdiff model", current=1)
+
+
+class _Counts(TypedDict):
+    n_obs: int
+    n_vars: int
+    column_names: NDArray[Any]
+
+
+class _JointCounts(TypedDict):
+    var_names: dict[str, list[str]]
+    column_names: NDArray[Any]
+
+
+class _Present(TypedDict):
+    column_names: NDArray[Any]
+
+
+class _Categories(TypedDict):
+    categorical_mapping: NDArray[Any]
+    original_key: str
+
+
+class _JointCategories(TypedDict):
+    mappings: dict[str, NDArray[Any]]
+    field_keys: list[str]
+    n_cats_per_key: list[int]
+
+
+class _Numbers(TypedDict):
+    columns: NDArray[Any]
+
+
+class _Nothing(TypedDict):
+    pass
+
+
+class _Field(TypedDict):
+    data_registry: dict[str, str | None]
+    state_registry: dict[str, Any]
+    summary_stats: dict[str, int]
+
+
+class Registry(TypedDict):
+    """What scvi-tools registered of the data, as it made it."""
+
+    scvi_version: str
+    model_name: str
+    setup_method_name: Literal["setup_anndata", "setup_mudata"]
+    setup_args: dict[str, Any]
+    field_registries: dict[str, _Field]
+    _scvi_uuid: str
+
+
+class Record(TypedDict):
+    """Content of ``model.json``."""
+
+    class_name: str
+    versions: dict[str, str]
+    weights_sha256: str
+    settings: dict[str, Any]
+    registry: Registry
+    design: pd.DataFrame
+    is_trained: bool
+    starts_from_reference: bool
+    history: dict[str, pd.DataFrame] | None
+    train_indices: NDArray[Any] | None
+    validation_indices: NDArray[Any] | None
+    test_indices: NDArray[Any] | None
+
+
+def check_record(content: dict[str, Any], model_class: type) -> Record:
+    """Check that a file's content is a record of a model of a class, and consistent.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        If it is not; the message names the entry.
+    """
+    check_type(content, Record, "content")
+    registry, settings = content["registry"], content["settings"]
+    _check_arguments(settings, model_class.__init__, "settings")  # type: ignore[misc]
+    args = registry["setup_args"]
+    _check_arguments(args, getattr(model_class, registry["setup_method_name"]), "setup_args")
+    states = _check_fields(registry["field_registries"], joint="layers" in args)
+    _check_covariates(states, args, content["design"])
+    for name in ("train_indices", "validation_indices", "test_indices"):
+        if content[name] is not None and content[name].dtype.kind not in "iu":
+            raise TypeError(f"{name} are of type {content[name].dtype}, not whole numbers")
+    return cast(Record, content)
+
+
+def _check_arguments(values: dict[str, Any], function: Any, name: str) -> None:
+    """Check that values are arguments of a function, all but the data, and of the types that it declares."""
+    hints = get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    data = ("self", "adata", "mdata", "registry")
+    names = [p.name for p in parameters if p.name not in data and p.kind is not p.VAR_KEYWORD]
+    if set(values) != set(names):
+        raise ValueError(f"{name} are {', '.join(map(str, values))}, not {', '.join(names)}")
+    for each in names:
+        check_type(values[each], hints[each], f"{name}.{each}")
+
+
+def _check_fields(fields: dict[str, _Field], joint: bool) -> dict[str, Any]:
+    """Check what was registered, and that it is counted right; return it by field."""
+    keys = REGISTRY_KEYS
+    schemas: dict[str, Any] = {
+        keys.X_KEY: _JointCounts if joint else _Counts,
+        keys.BATCH_KEY: _Categories,
+        keys.LABELS_KEY: _Categories,
+        keys.CAT_COVS_KEY: _JointCategories | _Nothing,
+        keys.CONT_COVS_KEY: _Numbers | _Nothing,
+        keys.SIZE_FACTOR_KEY: _Nothing,
+        **({KEYS.PRESENT: _Present} if joint else {KEYS.MISSING: _Counts}),
+    }
+    if not set(schemas) - {KEYS.MISSING} <= set(fields) <= set(schemas):
+        raise ValueError(f"the fields registered are {', '.join(fields)}")
+    for key, field in fields.items():
+        state, stats = field["state_registry"], field["summary_stats"]
+        check_type(state, schemas[key], f"registry.{key}")
+        for name, n in _counted(key, state).items():
+            if stats.get(name) != n:
+                raise ValueError(f"{name} is {stats.get(name)}, and {n} are listed")
+    states = {key: field["state_registry"] for key, field in fields.items()}
+    names = states[keys.X_KEY]["column_names"]
+    check_type(names.tolist(), list[str], "column_names")
+    if joint:
+        parts = states[keys.X_KEY]["var_names"]
+        joined = [f"{modality}:{name}" for modality, part in parts.items() for name in part]
+        if list(names) != joined or len(parts) != states[KEYS.PRESENT]["column_names"].size:
+            raise ValueError("the variables of the modalities are not those of the model")
+    elif states[keys.X_KEY]["n_vars"] != len(names):
+        raise ValueError(f"n_vars is {states[keys.X_KEY]['n_vars']}, and {len(names)} variables are named")
+    mappings = [states[key]["categorical_mapping"] for key in (keys.BATCH_KEY, keys.LABELS_KEY)]
+    covariates = states[keys.CAT_COVS_KEY]
+    if covariates:
+        mappings += [covariates["mappings"][key] for key in covariates["field_keys"]]
+        if covariates["n_cats_per_key"] != [len(m) for m in mappings[2:]]:
+            raise ValueError("n_cats_per_key are not the numbers of categories")
+    if not all(pd.Index(names).is_unique for names in (names, *mappings)):
+        raise ValueError("variables or categories repeat")
+    return states
+
+
+def _counted(key: str, state: dict[str, Any]) -> dict[str, int]:
+    """Numbers that scvi-tools takes from what it registered of a field."""
+    if key == REGISTRY_KEYS.X_KEY:
+        return {"n_vars": len(state["column_names"])}
+    if key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY):
+        return {f"n_{key}": len(state["categorical_mapping"])}
+    if key == REGISTRY_KEYS.CAT_COVS_KEY:
+        return {f"n_{key}": len(state.get("field_keys", ()))}
+    if key == REGISTRY_KEYS.CONT_COVS_KEY:
+        return {f"n_{key}": len(state.get("columns", ()))}
+    return {}
+
+
+def _check_covariates(states: dict[str, Any], args: dict[str, Any], design: pd.DataFrame) -> None:
+    """Check that the covariates registered, and those of cells to generate, are those of the set-up."""
+    categorical, continuous = (args[f"{kind}_covariate_keys"] or [] for kind in ("categorical", "continuous"))
+    registered = states[REGISTRY_KEYS.CAT_COVS_KEY].get("field_keys", [])
+    if categorical != registered or continuous != list(states[REGISTRY_KEYS.CONT_COVS_KEY].get("columns", [])):
+        raise ValueError("the covariates registered are not those of setup_args")
+    single = [args["batch_key"], args["labels_key"], args["size_factor_key"]]
+    numbers = [*single[2:], *continuous]
+    wanted = {name for name in (*single, *categorical, *continuous) if name is not None}
+    if set(design.columns) != wanted or len(design) == 0:
+        raise ValueError(f"design has the columns {', '.join(map(str, design.columns))}, and {len(design)} rows")
+    design[[name for name in numbers if name is not None]].to_numpy(np.float32)  # or raises

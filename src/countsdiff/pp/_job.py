@@ -1,0 +1,128 @@
+"""A trained model put to work on data that may hold other genes, in another order, under another name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from countsdiff.model import CountsDiffImputer
+from countsdiff.model._data import align_genes, default_layer, get_layer
+from countsdiff.pp._impute import borrow, changed_layers
+
+
+@dataclass
+class Job:
+    """A trained model and the data it is to impute.
+
+    Attributes
+    ----------
+    model
+        The model.
+    adata
+        Data of the file.
+    work
+        Those genes of `adata` that the model knows, in its order.
+    columns
+        Their columns in `adata`.
+    layer
+        Layer of `adata` with the counts; None for ``X``.
+    missing_layer
+        Layer of `adata` that says which entries are missing, or None.
+    held_out
+        Entries of `work` that were hidden in training, for the report, and are known again; None for none.
+    """
+
+    model: CountsDiffImputer
+    adata: AnnData
+    work: AnnData
+    columns: NDArray[np.intp]
+    layer: str | None
+    missing_layer: str | None
+    held_out: sparse.csr_matrix | None = None
+
+    def impute(self, key_added: str, **kwargs: Any) -> dict[str, Any]:
+        """Impute, write the result to ``adata`` in full shape, and return the record of what was done."""
+        before = dict(self.work.layers)
+        self.model.impute(self.work, key_added=key_added, **kwargs)
+        for name, matrix in changed_layers(self.work, before).items():
+            self.adata.layers[name] = self._widen(matrix)
+        records = self.work.uns["countsdiff"]
+        records[key_added]["layer"] = self.layer or "X"
+        self.adata.uns["countsdiff"] = records
+        return records[key_added]
+
+    def _widen(self, matrix: Any) -> Any:
+        """`matrix` in its columns; the counts in all others, NaN where they are missing."""
+        if np.array_equal(self.columns, np.arange(self.adata.n_vars)):
+            return matrix
+        others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
+        order = np.argsort(np.concatenate([self.columns, others]))
+        rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
+        n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (matrix, rest))
+        if sparse.issparse(rest) and 3 * n_filled < self.adata.n_obs * self.adata.n_vars:
+            return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
+        blocks = [m.toarray() if sparse.issparse(m) else m for m in (matrix, rest)]
+        return np.concatenate(blocks, axis=1)[:, order]
+
+
+def load_model(folder: Path) -> CountsDiffImputer:
+    """Load a model that can be put to work.
+
+    Raises
+    ------
+    ValueError
+        Naming the folder, if there is none in it, or one that is damaged, not trained, or of several modalities.
+    """
+    model = CountsDiffImputer.load(folder, adata=False)
+    if "layers" in model.registry_["setup_args"]:
+        raise ValueError(f"{folder}: this is a model of several modalities; impute MuData with it in Python.")
+    if not model.is_trained:
+        raise ValueError(f"{folder}: this model was saved before it was trained; train it, or another one.")
+    return model
+
+
+def apply(model: CountsDiffImputer, adata: AnnData, *, layer: str | None, missing_layer: str | None) -> Job:
+    """Put the counts where a trained model looks for them: in its layer, its genes in its order."""
+    registered = model.registry_["setup_args"]
+    layer = layer or _present(registered["layer"], adata) or default_layer(adata)
+    get_layer(adata, layer)
+    names = np.asarray(model.get_var_names())
+    known = adata[:, adata.var_names.isin(names)] if adata.var_names.is_unique else adata
+    align_genes(known.var_names, names)
+    columns = adata.var_names.get_indexer(names)
+    work = borrow(adata[:, columns].copy())
+    if registered["layer"] is None:
+        work.X = get_layer(work, layer)
+    else:
+        work.layers[registered["layer"]] = get_layer(work, layer)
+    missing_layer = missing_layer or _present(registered["missing_layer"], adata)
+    return Job(model, adata, work, columns, layer, missing_layer)
+
+
+def _present(layer: str | None, adata: AnnData) -> str | None:
+    return layer if layer in adata.layers else None
+
+
+def with_missing_as(value: float, adata: AnnData, layer: str | None, missing_layer: str | None) -> Any:
+    """Copy the counts, as float32 and CSR if sparse, with `value` where they are missing."""
+    counts = get_layer(adata, layer)
+    missing = None if missing_layer is None else sparse.csr_matrix(get_layer(adata, missing_layer), dtype=bool)
+    if not sparse.issparse(counts):
+        counts = np.array(counts, dtype=np.float32)
+        counts[np.isnan(counts)] = value
+        if missing is not None:
+            counts[missing.toarray()] = value
+        return counts
+    counts = sparse.csr_matrix(counts, dtype=np.float32, copy=True)
+    counts.data[np.isnan(counts.data)] = value
+    if missing is not None:
+        marks = missing.astype(np.float32)
+        marks.eliminate_zeros()
+        counts -= counts.multiply(marks)
+        marks.data[:] = value
+        counts += marks
+    return counts

@@ -1,0 +1,183 @@
+"""AnnData on disk, in .h5ad files and zarr stores: opened without reading its matrices, given layers block by block."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import zarr
+from anndata import AnnData
+from scipy import sparse
+
+__all__ = ["open_store"]
+
+
+def open_store(path: str | Path) -> AnnData:
+    """Open an .h5ad file or a zarr store; ``X`` and the layers stay on disk.
+
+    Parameters
+    ----------
+    path
+        File, or folder of a zarr store.
+
+    Returns
+    -------
+    AnnData
+        With ``obs``, ``var``, the records of countsdiff in ``uns``, ``X`` and ``layers``, of which the last two take no
+        memory. A matrix is read where it is indexed, by rows: the model trains on such data and imputes them as any
+        other.
+
+    Raises
+    ------
+    ValueError
+        If there is no such store, or it is damaged.
+
+    Examples
+    --------
+    >>> adata = countsdiff.store.open_store("atlas.h5ad")
+    >>> model = CountsDiffImputer(adata)
+    >>> model.train()
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder.")
+    try:
+        group = _open(path, "r")
+        layers = {name: _lazy(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
+        return AnnData(
+            _lazy(group["X"]) if "X" in group else None,
+            obs=ad.io.read_elem(group["obs"]),
+            var=ad.io.read_elem(group["var"]),
+            layers=layers,
+            uns={"countsdiff": ad.io.read_elem(group["uns/countsdiff"])} if "uns/countsdiff" in group else None,
+        )
+    except Exception as error:  # a damaged store makes the libraries that read it raise anything
+        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split())
+        raise ValueError(f"{path}: this is no AnnData store, or a damaged one ({cause}); write it again.") from error
+
+
+def check_sparse(matrix: Any) -> None:
+    """Check that a sparse matrix in memory says where its entries are: one that lies would crash the process.
+
+    Raises
+    ------
+    ValueError
+        If indices or pointers are out of range or order.
+    """
+    pointers = matrix.indptr.astype(np.int64)  # differences of short integers wrap around
+    if pointers[-1] != len(matrix.indices) or (np.diff(pointers) < 0).any():
+        raise ValueError("index pointers of a sparse matrix are out of order")
+    matrix.check_format(full_check=True)
+
+
+def add_layers(path: Path, blocks: Iterable[Mapping[str, Any]], n_obs: int) -> None:
+    """Add layers to a store, block of rows by block of rows; layers of these names that the store has go.
+
+    Parameters
+    ----------
+    path
+        Store to write to.
+    blocks
+        Consecutive rows of every layer by its name, all CSR or all dense.
+    n_obs
+        Number of rows that all blocks have together.
+    """
+    with _opened(path, "r+") as group:
+        layers = group.require_group("layers")
+        start = 0
+        for block in blocks:
+            for name, rows in block.items():
+                if start == 0:
+                    _create(layers, name, rows, n_obs)
+                elif sparse.issparse(rows):
+                    ad.io.sparse_dataset(layers[name]).append(rows)
+                if not sparse.issparse(rows):
+                    layers[name][start : start + len(rows)] = rows
+            start += next(iter(block.values())).shape[0]
+
+
+def add_record(path: Path, key: str, record: Mapping[str, Any]) -> None:
+    """Write where a layer comes from to ``uns["countsdiff"]`` of a store."""
+    with _opened(path, "r+") as group:
+        if "uns" not in group:
+            ad.io.write_elem(group, "uns", {})
+        known = ad.io.read_elem(group["uns/countsdiff"]) if "uns/countsdiff" in group else {}
+        ad.io.write_elem(group["uns"], "countsdiff", {**known, key: dict(record)})
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """Copy a store, in place of what is there."""
+    remove_store(target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def remove_store(path: Path) -> None:
+    """Delete a store, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace_store(source: Path, target: Path) -> None:
+    """Move a store to where another may be, which stays until the new one is complete."""
+    if target.is_dir():  # folders cannot be replaced in one step
+        old = source.with_name("replaced")
+        remove_store(old)
+        os.replace(target, old)
+        os.replace(source, target)
+        remove_store(old)
+    else:
+        os.replace(source, target)
+
+
+def store_size(path: Path) -> int:
+    """Bytes that a store takes."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _open(path: Path, mode: Any) -> Any:
+    # consolidated metadata would not show what is being written
+    return zarr.open_group(path, mode=mode, use_consolidated=False) if path.is_dir() else h5py.File(path, mode)
+
+
+@contextmanager
+def _opened(path: Path, mode: Any) -> Iterator[Any]:
+    group = _open(path, mode)
+    try:
+        yield group
+    finally:
+        if isinstance(group, h5py.File):
+            group.close()
+        else:
+            zarr.consolidate_metadata(group.store)
+
+
+def _lazy(element: Any) -> Any:
+    if isinstance(element, h5py.Dataset | zarr.Array):
+        return element
+    if any(element[name].dtype.kind not in "iu" for name in ("indices", "indptr")):
+        raise ValueError(f"indices of the sparse matrix {element.name} are no whole numbers")
+    return ad.io.sparse_dataset(element)
+
+
+def _create(layers: Any, name: str, rows: Any, n_obs: int) -> None:
+    """Write the first rows of a layer, CSR, or make room for all of a dense one."""
+    if sparse.issparse(rows):
+        # counted in 64 bits: atlases have more entries than 32 can tell apart
+        ad.io.write_elem(layers, name, rows, dataset_kwargs={"indptr_dtype": np.dtype(np.int64)})
+        return
+    if name in layers:
+        del layers[name]
+    create = layers.create_dataset if isinstance(layers, h5py.Group) else layers.create_array
+    array = create(name, shape=(n_obs, rows.shape[1]), dtype=rows.dtype, chunks=(min(256, n_obs), rows.shape[1]))
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})

@@ -1,0 +1,229 @@
+"""Chunks give what the whole gives, whoever works on them and however often everything is killed."""
+
+import filecmp
+import gc
+import os
+import shutil
+import signal
+from collections import namedtuple
+
+import anndata as ad
+import filelock
+import h5py
+import numpy as np
+import pytest
+from scipy import sparse
+
+from countsdiff import CountsDiffImputer, distributed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, make_adata, hidden):
+    """A saved model, and its data as .h5ad and zarr."""
+    folder = tmp_path_factory.mktemp("chunks")
+    adata = make_adata()
+    adata.layers["hidden"] = sparse.csr_matrix(hidden)
+    adata.layers["none"] = sparse.csr_matrix(adata.shape, dtype=bool)
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden", labels_key="kind")
+    model = CountsDiffImputer(adata, width=32)
+    model.train(20, batch_size=32, enable_progress_bar=False)
+    model.save(str(folder / "model"))
+    model.impute(interval=0.9)
+    model.impute(output="sample", n_samples=2, key_added="draw")
+    adata.write_h5ad(folder / "expected.h5ad")
+    for name in ("imputed", "imputed_lower", "imputed_upper", "draw_0", "draw_1"):
+        del adata.layers[name]
+    del adata.uns["countsdiff"]
+    adata.write_h5ad(folder / "data.h5ad")
+    adata.write_zarr(folder / "data.zarr")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    return ad.read_h5ad(folder / "expected.h5ad")
+
+
+def dense(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def read(path):
+    return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.parametrize("chunk_size", [7, 1000])
+def test_same_as_the_whole(folder, expected, tmp_path, kind, chunk_size):
+    before = (folder / "data.h5ad").read_bytes()
+    out = distributed.impute(
+        folder / f"data.{kind}", folder / "model", out=tmp_path / f"a.{kind}", chunk_size=chunk_size, interval=0.9
+    )
+    result = read(out)
+    for name in ("imputed", "imputed_lower", "imputed_upper"):
+        np.testing.assert_array_equal(dense(result.layers[name]), dense(expected.layers[name]))
+    assert result.uns["countsdiff"]["imputed"]["n_imputed"] == expected.uns["countsdiff"]["imputed"]["n_imputed"]
+    np.testing.assert_array_equal(result.X.toarray(), expected.X.toarray())
+    assert list(result.obs_names) == list(expected.obs_names)
+    assert (folder / "data.h5ad").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"a.{kind}"]
+
+
+def test_samples_do_not_depend_on_chunks(folder, expected, tmp_path):
+    options = {"output": "sample", "n_samples": 2, "key_added": "draw", "chunk_size": 13}
+    result = read(distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad", **options))
+    for name in ("draw_0", "draw_1"):
+        np.testing.assert_array_equal(dense(result.layers[name]), dense(expected.layers[name]))
+
+
+def test_chunks_are_not_kept(folder, tmp_path):
+    """Memory is bounded by the chunk: scvi-tools holds on to all data that a model has seen, unless told otherwise."""
+    counts = []
+
+    def count(done, total):
+        gc.collect()
+        counts.append(sum(isinstance(thing, ad.AnnData) for thing in gc.get_objects()))
+
+    distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad", chunk_size=10, callback=count)
+    assert counts[-1] <= counts[1]
+
+
+def test_default_output_is_beside_the_input(folder, tmp_path):
+    shutil.copy(folder / "data.h5ad", tmp_path / "data.h5ad")
+    assert distributed.impute(tmp_path / "data.h5ad", folder / "model") == tmp_path / "data.imputed.h5ad"
+
+
+def test_sparse_counts_stay_sparse_with_64_bit_pointers(tmp_path, make_adata, train):
+    adata = make_adata()
+    adata.X = adata.X.multiply(np.random.default_rng(0).random(adata.shape) < 0.1).tocsr()
+    adata.layers["hidden"] = sparse.csr_matrix(np.random.default_rng(1).random(adata.shape) < 0.05)
+    train(adata, max_steps=5, missing_layer="hidden").save(str(tmp_path / "model"))
+    adata.write_h5ad(tmp_path / "data.h5ad")
+    imputed = read(distributed.impute(tmp_path / "data.h5ad", tmp_path / "model", chunk_size=11)).layers["imputed"]
+    assert sparse.issparse(imputed)
+    with h5py.File(tmp_path / "data.imputed.h5ad") as file:
+        assert file["layers/imputed/indptr"].dtype == np.int64
+
+
+def test_what_is_missing_is_decided_by_all_chunks(tmp_path, make_adata, train):
+    """Cells without missing entries keep their zeros where other cells have some."""
+    adata = make_adata()
+    x = adata.X.toarray()
+    x[:5, :5] = np.nan
+    adata.X = x
+    train(adata, max_steps=5).save(str(tmp_path / "model"))
+    adata.write_h5ad(tmp_path / "data.h5ad")
+    imputed = read(distributed.impute(tmp_path / "data.h5ad", tmp_path / "model", chunk_size=10)).layers["imputed"]
+    np.testing.assert_array_equal(imputed[10:], x[10:])
+    assert np.isfinite(imputed).all()
+
+
+def test_genes_the_model_does_not_know_keep_their_counts(folder, expected, tmp_path, make_adata):
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    others = adata[:, :4].copy()
+    others.var_names = [f"unknown{i}" for i in range(4)]
+    wider = ad.concat([others, adata[:, ::-1]], axis=1, merge="first")
+    wider.write_h5ad(tmp_path / "wider.h5ad")
+    result = read(distributed.impute(tmp_path / "wider.h5ad", folder / "model", chunk_size=17))
+    imputed = dense(result[:, expected.var_names].layers["imputed"])
+    np.testing.assert_array_equal(imputed, dense(expected.layers["imputed"]))
+    seen = ~dense(others.layers["hidden"])
+    np.testing.assert_array_equal(dense(result.layers["imputed"])[:, :4][seen], others.X.toarray()[seen])
+
+
+class Killed(BaseException):
+    """What no handler for errors catches."""
+
+
+def interrupt_after(n):
+    def callback(done, total):
+        if done == n:
+            raise Killed
+
+    return callback
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_resumes_and_writes_the_same_bytes(folder, tmp_path, kind):
+    arguments = {"store": folder / f"data.{kind}", "model_dir": folder / "model", "chunk_size": 10}
+    whole = distributed.impute(**arguments, out=tmp_path / f"whole.{kind}")
+    out = tmp_path / f"out.{kind}"
+    with pytest.raises(Killed):
+        distributed.impute(**arguments, out=out, callback=interrupt_after(4))
+    assert not out.exists()
+    # a file that was cut short by a crash is no answer
+    cut = sorted((tmp_path / f"out.{kind}.parts").glob("rows-*.safetensors"))[1]
+    cut.write_bytes(cut.read_bytes()[:-3])
+    done = []
+    distributed.impute(**arguments, out=out, callback=lambda *progress: done.append(progress))
+    assert done == [(4, 9), (5, 9), (6, 9), (7, 9), (8, 9), (9, 9)]
+    if kind == "h5ad":
+        assert filecmp.cmp(whole, out, shallow=False)
+    else:
+        files = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
+        assert filecmp.cmpfiles(whole, out, files, shallow=False)[0] == files
+
+
+def test_unfinished_work_of_other_settings_is_not_mixed_in(folder, tmp_path):
+    arguments = {"store": folder / "data.h5ad", "model_dir": folder / "model", "out": tmp_path / "a.h5ad"}
+    with pytest.raises(Killed):
+        distributed.impute(**arguments, chunk_size=10, callback=interrupt_after(1))
+    with pytest.raises(ValueError, match=r"a\.h5ad\.parts: .*chunk_size"):
+        distributed.impute(**arguments, chunk_size=11)
+
+
+def test_two_processes_on_one_output(folder, tmp_path):
+    (tmp_path / "a.h5ad.parts").mkdir()
+    with filelock.FileLock(tmp_path / "a.h5ad.parts" / "lock"), pytest.raises(ValueError, match="another process"):
+        distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad")
+
+
+def test_says_what_does_not_fit_on_the_disk(folder, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(OSError, match=r"GB are free"):
+        distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"output": "medium"}, "medium"),
+        ({"missing": "nix"}, "nix"),
+        ({"key_added": "a/b"}, "a/b"),
+        ({"layer": "nix"}, "nix"),
+        ({"out": "data.h5ad"}, "overwrite the input"),
+    ],
+)
+def test_bad_arguments_leave_nothing_behind(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    before = sorted(os.listdir())
+    with pytest.raises((ValueError, KeyError), match=message):
+        distributed.impute("data.h5ad", "model", **arguments)
+    assert sorted(os.listdir()) == before
+
+
+def test_duplicate_cells_are_refused(folder, tmp_path):
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    adata.obs_names = ["same", "same", *adata.obs_names[2:]]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="'same' stands more than once"):
+        distributed.impute(tmp_path / "a.h5ad", folder / "model")
+
+
+def test_cluster_loses_nothing_when_a_worker_is_killed(folder, expected, tmp_path, monkeypatch):
+    dask = pytest.importorskip("distributed", reason="countsdiff[distributed] is not installed")
+    arguments = {"store": folder / "data.h5ad", "model_dir": folder / "model", "chunk_size": 5}
+    whole = distributed.impute(**arguments, out=tmp_path / "whole.h5ad")
+    with dask.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        processes = list(client.run(os.getpid).values())
+
+        def kill_one(done, total):
+            if done == 3:
+                os.kill(processes[0], signal.SIGKILL)
+
+        out = distributed.impute(**arguments, out=tmp_path / "out.h5ad", client=client, callback=kill_one)
+        assert set(client.run(os.getpid).values()) != set(processes)
+    assert filecmp.cmp(whole, out, shallow=False)

@@ -1,0 +1,115 @@
+"""Data whose matrices stay on disk."""
+
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+import zarr
+from scipy import sparse
+
+from countsdiff import CountsDiffImputer
+from countsdiff.model._data import CellReader
+from countsdiff.model._loading import _BLOCK, BlockLoader
+from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.store import open_store
+
+N_OBS = 700  # of which two minibatches are for validation
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory, make_adata):
+    """The same data in every kind of store, opened, and in memory."""
+    folder = tmp_path_factory.mktemp("stores")
+    adata = make_adata(n_obs=N_OBS)
+    adata.layers["counts"] = adata.X.copy()
+    adata.layers["dense"] = adata.X.toarray()
+    adata.layers["hidden"] = sparse.csr_matrix(np.random.default_rng(0).random(adata.shape) < 0.1)
+    adata.write_h5ad(folder / "a.h5ad", compression="gzip")
+    adata.write_zarr(folder / "a.zarr")
+    return {"memory": adata, "h5ad": open_store(folder / "a.h5ad"), "zarr": open_store(folder / "a.zarr")}
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.parametrize("layer", ["counts", "dense", "hidden"])
+def test_rows_in_any_order(stores, kind, layer):
+    matrix, known = stores[kind].layers[layer], stores["memory"].layers[layer]
+    known = known.toarray() if sparse.issparse(known) else known
+    assert is_on_disk(matrix)
+    for rows in ([3, 4, 5, 9, 699], [7], list(range(100)), []):
+        block = read_rows(matrix, np.array(rows, dtype=np.intp))
+        np.testing.assert_array_equal(block.toarray() if sparse.issparse(block) else block, known[rows])
+    for rows in ([9, 3, 3, 699, 4], [5, 4, 3]):
+        np.testing.assert_array_equal(CellReader(matrix)(np.array(rows))[0], known[rows].astype(np.float32))
+
+
+def test_other_matrices_are_in_memory(stores):
+    assert not any(is_on_disk(stores["memory"].layers[layer]) for layer in ("counts", "dense"))
+
+
+@pytest.fixture
+def loader(stores):
+    adata = stores["h5ad"]
+    CountsDiffImputer.setup_anndata(adata, layer="counts", missing_layer="hidden", labels_key="kind")
+    manager = CountsDiffImputer(adata).adata_manager
+    return BlockLoader(manager, np.arange(0, N_OBS, 2), 32)
+
+
+def test_an_epoch_has_every_cell_once_with_all_that_belongs_to_it(stores, loader):
+    known = {tuple(row): i for i, row in enumerate(stores["memory"].X.toarray())}
+    batches = list(loader)
+    assert [len(b["X"]) for b in batches] == [32] * 10 + [30]
+    assert len(loader) == len(batches)
+    cells = [known[tuple(row)] for b in batches for row in b["X"].numpy()]
+    assert sorted(cells) == list(range(0, N_OBS, 2))
+    assert cells != sorted(cells)
+    labels = np.concatenate([b["labels"].numpy().ravel() for b in batches])
+    np.testing.assert_array_equal(np.array(["a", "b"])[labels], stores["memory"].obs["kind"].to_numpy()[cells])
+    missing = np.concatenate([b["missing"].numpy() for b in batches])
+    np.testing.assert_array_equal(missing, stores["memory"].layers["hidden"].toarray()[cells])
+
+
+def test_minibatches_are_not_of_neighbours(stores, loader):
+    known = {tuple(row): i for i, row in enumerate(stores["memory"].X.toarray())}
+    for batch in list(loader)[:-1]:
+        blocks = {known[tuple(row)] // (2 * _BLOCK) for row in batch["X"].numpy()}
+        assert len(blocks) > 8  # of sixteen
+
+
+def test_minibatches_larger_than_the_data(stores):
+    manager = CountsDiffImputer(stores["zarr"]).adata_manager
+    assert [len(b["X"]) for b in BlockLoader(manager, np.arange(N_OBS), 10_000)] == [N_OBS]
+
+
+def test_training_does_not_depend_on_the_kind_of_store(stores, train):
+    results = []
+    for kind in ("h5ad", "zarr"):
+        model = train(stores[kind], max_steps=12, layer="counts", missing_layer="hidden")
+        results.append(model.impute(inplace=False))
+    np.testing.assert_array_equal(*results)
+
+
+def test_imputes_as_in_memory(stores, train):
+    model = train(stores["memory"], max_steps=5, layer="counts", missing_layer="hidden")
+    expected = model.impute(inplace=False, output="sample")
+    for kind in ("h5ad", "zarr"):
+        np.testing.assert_array_equal(model.impute(stores[kind], inplace=False, output="sample"), expected)
+
+
+def test_columns_first_are_read_into_memory(tmp_path, make_adata, train):
+    adata = make_adata()
+    model = train(adata, max_steps=5)
+    expected = model.impute(inplace=False)
+    columns_first = ad.AnnData(adata.X.tocsc(), obs=adata.obs, var=adata.var)
+    columns_first.write_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(model.impute(open_store(tmp_path / "a.h5ad"), inplace=False), expected)
+
+
+def test_what_is_no_store_is_said_so(tmp_path):
+    (tmp_path / "text.h5ad").write_text("no store")
+    (tmp_path / "empty.zarr").mkdir()
+    with h5py.File(tmp_path / "other.h5ad", "w") as file:
+        file["numbers"] = [1, 2]
+    zarr.open_group(tmp_path / "other.zarr", mode="w")
+    for name in ("absent.h5ad", "text.h5ad", "empty.zarr", "other.h5ad", "other.zarr"):
+        with pytest.raises(ValueError, match=name):
+            open_store(tmp_path / name)
