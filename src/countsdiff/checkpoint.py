@@ -82,8 +82,8 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], where
     for name in now:
         if before.get(name) != now[name]:
             raise ValueError(
-                f"{where}: the training in there has {name} {before.get(name)}, not {now[name]}; give the same data "
-                "and settings to go on with it, or another place to start anew."
+                f"{where}: the training in there has {name} {before.get(name)}, not {now[name]}; give the same "
+                "settings and data to go on with it, or another place to start anew."
             )
 
 
