@@ -44,7 +44,8 @@ def tidy(notebook: NotebookNode) -> str:
     for number, cell in enumerate(code, start=1):
         cell.metadata, cell.execution_count = {}, number
         notices += [output.text for output in cell.outputs if output.get("name") == "stderr"]
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        # progress bars go back to the beginning of their line
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and "\r" not in o.get("text", "")]
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number

@@ -29,11 +29,11 @@ def _pbmc3k(whole=countsdiff.datasets.pbmc3k):
 
 
 def _train(self, max_steps=None, train=CountsDiffImputer.train, **settings):
-    train(self, STEPS, **settings)
+    train(self, STEPS, **{**settings, "enable_progress_bar": False})
 
 
 def _train_scvi(self, train=scvi.model.SCVI.train, **settings):
-    train(self, **{**settings, "max_epochs": EPOCHS})
+    train(self, **{**settings, "max_epochs": EPOCHS, "enable_progress_bar": False})
 
 
 def _train_images(images, config, folder, train=image.train, **settings):
