@@ -167,6 +167,8 @@ def _lazy(element: Any) -> Any:
         return element
     if any(element[name].dtype.kind not in "iu" for name in ("indices", "indptr")):
         raise ValueError(f"indices of the sparse matrix {element.name} are no whole numbers")
+    if any(element[name].ndim != 1 for name in ("data", "indices", "indptr")):
+        raise ValueError(f"parts of the sparse matrix {element.name} are no rows of numbers")
     return ad.io.sparse_dataset(element)
 
 
