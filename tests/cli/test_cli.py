@@ -500,3 +500,16 @@ def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
     status, _, error = run("impute", save(adata), "-o", tmp_path / "out.zarr")
     assert status == 2
     assert ".h5ad" in error
+
+
+def test_a_training_on_disk_is_resumed_as_one_in_memory(run, save, tmp_path, adata):
+    source = save(adata)
+    options = ("--workers", 1, "--resume", tmp_path / "checkpoint", *FAST, "-q")
+    for name in "ab":
+        status, _, error = run(
+            "impute", source, "-o", tmp_path / f"{name}.h5ad", "--save-model", tmp_path / f"model_{name}", *options
+        )
+        assert (status, error) == (0, "")
+        assert (tmp_path / "checkpoint").is_file()
+    results = [ad.read_h5ad(tmp_path / f"{name}.h5ad").layers["imputed"] for name in "ab"]
+    np.testing.assert_array_equal(*map(dense, results))

@@ -12,6 +12,7 @@ import filelock
 import h5py
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, distributed
@@ -86,6 +87,23 @@ def test_chunks_are_not_kept(folder, tmp_path):
 
     distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "a.h5ad", chunk_size=10, callback=count)
     assert counts[-1] <= counts[1]
+
+
+def test_what_was_written_anew_is_read_anew(folder, tmp_path):
+    """A process keeps store and model open between chunks, but not beyond them."""
+    store, model_dir = tmp_path / "data.h5ad", tmp_path / "model"
+    shutil.copy(folder / "data.h5ad", store)
+    shutil.copytree(folder / "model", model_dir)
+    distributed.impute(store, model_dir, out=tmp_path / "a.h5ad")
+    adata = ad.read_h5ad(store)
+    adata.X = adata.X * 2
+    adata.write_h5ad(store)
+    model = CountsDiffImputer.load(model_dir, adata=False)
+    with torch.no_grad():
+        model.module.averaged.module.level.fill_(0.5)
+    model.save(model_dir, overwrite=True)
+    imputed = read(distributed.impute(store, model_dir, out=tmp_path / "b.h5ad")).layers["imputed"]
+    np.testing.assert_array_equal(dense(imputed), model.impute(adata, inplace=False))
 
 
 def test_default_output_is_beside_the_input(folder, tmp_path):

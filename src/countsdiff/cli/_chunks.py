@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
-from countsdiff import CountsDiffImputer, distributed
+from countsdiff import distributed
 from countsdiff.cli._io import InputError, blame
-from countsdiff.cli._job import load
-from countsdiff.cli._training import bar, progress_bar, silence
-from countsdiff.model._data import default_layer
+from countsdiff.cli._job import fit, load
+from countsdiff.cli._training import bar, silence
 from countsdiff.store import open_store
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ def impute(
                 raise InputError("Data on disk need a model on disk: name a folder with --model or --save-model.")
             if training["genes"] is not None:
                 raise InputError("--genes needs all data in memory: leave it out, or leave out --workers.")
-            model = _train(source, **layers, **training)
+            settings = {name: value for name, value in training.items() if name != "genes"}
+            model = fit(open_store(source), **layers, **settings)
             model.save(str(save_model))
             model_dir, missing = save_model, None
         with _cluster(workers, scheduler) as client, _chunk_bar(quiet) as callback:
@@ -64,28 +64,6 @@ def impute(
             )
     adata = open_store(out)
     return adata, adata.uns["countsdiff"][key_added], len(model.get_var_names())
-
-
-def _train(
-    source: Path,
-    *,
-    layer: str | None,
-    missing_layer: str | None,
-    batch_key: str | None,
-    labels_key: str | None,
-    steps: int | None,
-    seed: int,
-    accelerator: str,
-    quiet: bool,
-    **_genes: Any,
-) -> CountsDiffImputer:
-    adata = open_store(source)
-    keys = {"missing_layer": missing_layer, "batch_key": batch_key, "labels_key": labels_key}
-    CountsDiffImputer.setup_anndata(adata, layer=layer or default_layer(adata), **keys)
-    model = CountsDiffImputer(adata, seed=seed)
-    with progress_bar(quiet=quiet) as arguments:
-        model.train(steps, seed=seed, accelerator=accelerator, **arguments)
-    return model
 
 
 @contextmanager

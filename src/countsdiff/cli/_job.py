@@ -43,11 +43,41 @@ def train(
     seen, hidden, held_out = work, missing_layer, None
     if for_report:
         seen, hidden, held_out = _hold_out(work, layer, missing_layer, seed)
-    CountsDiffImputer.setup_anndata(seen, layer=layer, missing_layer=hidden, batch_key=batch_key, labels_key=labels_key)
-    model = CountsDiffImputer(seen, seed=seed)
+    model = fit(
+        seen,
+        layer=layer,
+        missing_layer=hidden,
+        batch_key=batch_key,
+        labels_key=labels_key,
+        steps=steps,
+        resume=resume,
+        seed=seed,
+        accelerator=accelerator,
+        quiet=quiet,
+    )
+    return Job(model, adata, work, columns, layer, missing_layer, held_out)
+
+
+def fit(
+    adata: AnnData,
+    *,
+    layer: str | None,
+    missing_layer: str | None,
+    batch_key: str | None,
+    labels_key: str | None,
+    steps: int | None,
+    resume: Path | None,
+    seed: int,
+    accelerator: str,
+    quiet: bool,
+) -> CountsDiffImputer:
+    """Train a model on all genes of `adata`, in memory or on disk, under a progress bar."""
+    keys = {"missing_layer": missing_layer, "batch_key": batch_key, "labels_key": labels_key}
+    CountsDiffImputer.setup_anndata(adata, layer=layer or default_layer(adata), **keys)
+    model = CountsDiffImputer(adata, seed=seed)
     with progress_bar(quiet=quiet) as arguments:
         model.train(steps, seed=seed, accelerator=accelerator, resume=resume, **arguments)
-    return Job(model, adata, work, columns, layer, missing_layer, held_out)
+    return model
 
 
 def _hold_out(

@@ -1,5 +1,6 @@
 """What a worker does: answer for some rows of a store, and write the answer to a file."""
 
+import hashlib
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from scipy import sparse
 
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._data import as_row_access, get_layer
-from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.model._on_disk import read_rows
 from countsdiff.pp._impute import changed_layers
 from countsdiff.pp._job import apply, load_model
 from countsdiff.store import open_store
@@ -29,13 +30,36 @@ Matrices = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Files:
+    """A store or a model as it was when the work was planned.
+
+    Attributes
+    ----------
+    path
+        File or folder.
+    state
+        Fingerprint: names, sizes, times of change.
+    """
+
+    path: str
+    state: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Files":
+        """Look at the files as they are now."""
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return cls(str(path.resolve()), hashlib.sha256(json.dumps(stats).encode()).hexdigest())
+
+
+@dataclass(frozen=True)
 class Rows:
     """Answers for rows of a store.
 
     Attributes
     ----------
-    store, model_dir
-        Paths of the data and the model.
+    store, model
+        The data and the model.
     layer
         Layer with the counts.
     marked
@@ -50,8 +74,8 @@ class Rows:
         Arguments of ``impute``.
     """
 
-    store: str
-    model_dir: str
+    store: Files
+    model: Files
     layer: str | None
     marked: tuple[str, ...]
     missing: str | None
@@ -69,7 +93,7 @@ class Rows:
         """
         adata = _read(self.store, start, stop, self.layer, self.marked)
         before = dict(adata.layers)
-        job = apply(saved_model(self.model_dir), adata, layer=self.layer, missing_layer=None)
+        job = apply(saved_model(self.model), adata, layer=self.layer, missing_layer=None)
         # without a rule, nothing but what is missing in the data, and be it nothing at all in these rows
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
         with _quiet():
@@ -85,10 +109,10 @@ class Rows:
 
 
 @lru_cache(maxsize=1)
-def saved_model(folder: str) -> CountsDiffImputer:
-    """A saved model, loaded once per process."""
+def saved_model(files: Files) -> CountsDiffImputer:
+    """A saved model, loaded once per process, or again if it was saved again."""
     with _quiet():
-        return load_model(Path(folder))
+        return load_model(Path(files.path))
 
 
 @contextmanager
@@ -106,17 +130,21 @@ def _quiet() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _opened(store: str) -> AnnData:
-    return open_store(store)
+def _opened(files: Files) -> AnnData:
+    return open_store(files.path)
 
 
-def _read(store: str, start: int, stop: int, layer: str | None, marked: tuple[str, ...]) -> AnnData:
+def close_store() -> None:
+    """Let go of the store that this process has open: it cannot be written while it is."""
+    _opened.cache_clear()
+
+
+def _read(store: Files, start: int, stop: int, layer: str | None, marked: tuple[str, ...]) -> AnnData:
     """Rows of a store in memory, with the matrices that are needed."""
     adata = _opened(store)
 
     def rows(name: str | None) -> Any:
-        matrix = as_row_access(get_layer(adata, name))
-        return read_rows(matrix, np.arange(start, stop)) if is_on_disk(matrix) else matrix[start:stop]
+        return read_rows(as_row_access(get_layer(adata, name)), np.arange(start, stop))
 
     layers = {name: rows(name) for name in {layer, *marked} if name is not None}
     x = rows(None) if layer is None else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from countsdiff.distributed._chunk import Matrices, answer, is_answered, read_answer
+from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
 from countsdiff.distributed._plan import Plan
 from countsdiff.store import add_layers, add_record, copy_store, open_store, replace_store, store_size
 
@@ -93,11 +93,11 @@ def impute(
         raise ValueError(f"chunk_size is a number of cells; got {chunk_size}.")
     if not key_added or "/" in key_added:
         raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
-    plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, options)
     parts = out.with_name(f"{out.name}.parts")
-    _check_room(out, plan.n_bytes, store_size(store))
-    parts.mkdir(exist_ok=True)
     try:
+        plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, options)
+        _check_room(out, plan.n_bytes, store_size(store))
+        parts.mkdir(exist_ok=True)
         with filelock.FileLock(parts / "lock", blocking=False):
             _claim(parts, plan)
             _answer_all(parts, plan, client, callback)
@@ -106,6 +106,8 @@ def impute(
         raise ValueError(
             f"{out}: another process is writing this output; wait for it, or choose another name."
         ) from None
+    finally:
+        close_store()
     shutil.rmtree(parts)
     return out
 

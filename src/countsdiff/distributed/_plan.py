@@ -1,6 +1,5 @@
 """What is to be done, and how much of it there is."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -8,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
-from countsdiff.distributed._chunk import Rows, saved_model
-from countsdiff.model._data import CellReader, as_row_access, check_counts, check_unique, default_layer, get_layer
-from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.distributed._chunk import Files, Rows, saved_model
+from countsdiff.model._data import (
+    CellReader,
+    as_row_access,
+    check_counts,
+    check_unique,
+    default_layer,
+    get_layer,
+    stored_values,
+)
+from countsdiff.model._on_disk import read_rows
+from countsdiff.model._write import SPARSE_BELOW
 from countsdiff.store import open_store
 
 _RULES = ("zeros", "all")
-_SPARSE_BELOW = 1 / 3  # share of filled entries up to which CSR is smaller than dense, with room to spare
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,6 @@ class Plan:
     ----------
     rows
         How to answer for some rows.
-    store_state, model_state
-        Fingerprints of the files that are read.
     n_obs, chunk_size
         Cells, and cells per chunk.
     n_bytes
@@ -36,8 +40,6 @@ class Plan:
     """
 
     rows: Rows
-    store_state: str
-    model_state: str
     n_obs: int
     chunk_size: int
     n_bytes: int
@@ -54,10 +56,9 @@ class Plan:
         options: dict[str, Any],
     ) -> "Plan":
         """Look at all of the data once."""
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is a number of cells; got {chunk_size}.")
+        files, model_files = Files.of(store), Files.of(model_dir)
         adata = open_store(store)
-        setup = saved_model(str(model_dir.resolve())).registry_["setup_args"]
+        setup = saved_model(model_files).registry_["setup_args"]
         layer = layer or (setup["layer"] if setup["layer"] in adata.layers else default_layer(adata))
         check_unique(adata.obs_names, "cell")  # the random numbers of a cell go by its name
         check_counts(adata, layer)
@@ -70,12 +71,11 @@ class Plan:
         as_sparse = (
             hasattr(get_layer(adata, layer), "format")
             and rule not in _RULES
-            and n_filled + n_missing < _SPARSE_BELOW * n_entries
+            and n_filled + n_missing < SPARSE_BELOW * n_entries
         )
-        n_matrices = options.get("n_samples", 1) + bool(options.get("return_std")) + 2 * ("interval" in options)
         rows = Rows(
-            store=str(store.resolve()),
-            model_dir=str(model_dir.resolve()),
+            store=files,
+            model=model_files,
             layer=layer,
             marked=marked,
             missing=rule,
@@ -83,14 +83,12 @@ class Plan:
             key_added=key_added,
             options=options,
         )
-        rows(0, 1)  # one cell shows whether model and options fit, before anything is written
+        matrices, _ = rows(0, 1)  # one cell shows whether model and options fit, before anything is written
         return cls(
             rows=rows,
-            store_state=_state(store),
-            model_state=_state(model_dir),
             n_obs=adata.n_obs,
             chunk_size=chunk_size,
-            n_bytes=n_matrices * (8 * (n_filled + n_missing + adata.n_obs) if as_sparse else 4 * n_entries),
+            n_bytes=len(matrices) * (8 * (n_filled + n_missing + adata.n_obs) if as_sparse else 4 * n_entries),
         )
 
     @property
@@ -109,15 +107,7 @@ def _count(matrix: Any) -> tuple[int, int]:
     matrix = as_row_access(matrix)
     n_filled = n_nan = 0
     for rows in CellReader(matrix).chunks():
-        block = read_rows(matrix, rows) if is_on_disk(matrix) else matrix[rows[0] : rows[-1] + 1]
-        values = block.data if sparse.issparse(block) else np.asarray(block)
+        values = stored_values(read_rows(matrix, rows))
         n_filled += int(np.count_nonzero(values))
         n_nan += int(np.isnan(values).sum())
     return n_filled, n_nan
-
-
-def _state(path: Path) -> str:
-    """Fingerprint of files: names, sizes, times of change."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()

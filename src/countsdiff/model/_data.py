@@ -71,10 +71,10 @@ class CellReader:
 
     def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return counts (0 where missing) and missing entries of `rows`, both ``(len(rows), n_vars)``."""
-        counts = _dense_rows(self.counts, rows, self.columns).astype(np.float32)
+        counts = dense_rows(self.counts, rows, self.columns).astype(np.float32)
         missing = np.isnan(counts)
         if self.missing is not None:
-            missing |= _dense_rows(self.missing, rows, self.columns).astype(bool)
+            missing |= dense_rows(self.missing, rows, self.columns).astype(bool)
         counts[missing] = 0.0
         return counts, missing
 
@@ -88,9 +88,9 @@ class CellReader:
     def any_missing(self) -> bool:
         """Whether any entry is missing."""
         blocks = [slice(rows[0], rows[-1] + 1) for rows in self.chunks()]
-        if self.missing is not None and any(_stored(self.missing[block]).any() for block in blocks):
+        if self.missing is not None and any(stored_values(self.missing[block]).any() for block in blocks):
             return True
-        return any(np.isnan(_stored(self.counts[block])).any() for block in blocks)
+        return any(np.isnan(stored_values(self.counts[block])).any() for block in blocks)
 
     def restore(self, matrix: NDArray) -> NDArray:
         """Put columns in the model's order back into the order the data have."""
@@ -268,12 +268,13 @@ def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
 
 
-def _stored(block) -> np.ndarray:
+def stored_values(block) -> np.ndarray:
     """Stored values of a block of rows."""
     return block.data if sparse.issparse(block) else np.asarray(block)
 
 
-def _dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None) -> np.ndarray:
+def dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> np.ndarray:
+    """Rows of any matrix, in any order, with their columns in the order given."""
     if is_on_disk(matrix):
         distinct, back = np.unique(rows, return_inverse=True)
         block = read_rows(matrix, distinct)

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
 
-from countsdiff.model._data import KEYS
-from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.model._data import KEYS, dense_rows
 
 _BLOCK = 16  # neighbouring cells read at a time: a row of its own costs as much to find as sixteen
 _POOL = 128  # blocks that are shuffled together
@@ -75,9 +73,7 @@ class BlockLoader:
     def _read(self, rows: NDArray[np.intp]) -> dict[str, Tensor]:
         tensors = {}
         for key, matrix in self._matrices.items():
-            block = read_rows(matrix, rows) if is_on_disk(matrix) else matrix[rows]
-            block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-            tensors[key] = torch.as_tensor(block.astype(np.float32, copy=False))
+            tensors[key] = torch.as_tensor(dense_rows(matrix, rows).astype(np.float32, copy=False))
         return tensors | {key: values[rows] for key, values in self._columns.items()}
 
 

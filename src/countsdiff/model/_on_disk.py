@@ -16,13 +16,15 @@ def is_on_disk(matrix) -> bool:
 
 
 def read_rows(matrix, rows: NDArray[np.intp]):
-    """Read rows of a matrix on disk, given in increasing order; rows that follow each other come in one piece.
+    """Read rows of a matrix; of one on disk in increasing order, those that follow each other in one piece.
 
     Raises
     ------
     ValueError
         If what is read is no sparse matrix.
     """
+    if not is_on_disk(matrix):
+        return matrix[rows]
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     parts = [matrix[int(run[0]) : int(run[-1]) + 1] for run in runs if len(run)]
     if not parts:

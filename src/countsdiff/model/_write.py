@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-_SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
+SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
 
 
 class Collector:
@@ -30,7 +30,7 @@ class Collector:
     def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
         """Add the next rows of every matrix."""
         for blocks, matrix in zip(self._blocks, matrices, strict=True):
-            stay = self.as_sparse and np.count_nonzero(matrix) < _SPARSE_BELOW * matrix.size
+            stay = self.as_sparse and np.count_nonzero(matrix) < SPARSE_BELOW * matrix.size
             blocks.append(sparse.csr_matrix(matrix) if stay else matrix)
 
     def matrices(self) -> list[Any]:
