@@ -57,8 +57,14 @@ def open_store(path: str | Path) -> AnnData:
             uns={"countsdiff": ad.io.read_elem(group["uns/countsdiff"])} if "uns/countsdiff" in group else None,
         )
     except Exception as error:  # a damaged store makes the libraries that read it raise anything
-        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split())
-        raise ValueError(f"{path}: this is no AnnData store, or a damaged one ({cause}); write it again.") from error
+        raise ValueError(
+            f"{path}: this is no AnnData store, or a damaged one ({cause_of(error)}); write it again."
+        ) from error
+
+
+def cause_of(error: Exception) -> str:
+    """What is wrong with a file, in one line, by what was raised when it was read."""
+    return "it is truncated" if "truncated" in str(error) else " ".join(str(error).split()) or "it is damaged"
 
 
 def check_sparse(matrix: Any) -> None:

@@ -39,7 +39,7 @@ def read(path: Path) -> "AnnData":
     import h5py
     from scipy import sparse
 
-    from countsdiff.store import check_sparse
+    from countsdiff.store import cause_of, check_sparse
 
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
@@ -60,8 +60,7 @@ def read(path: Path) -> "AnnData":
     except InputError:
         raise
     except Exception as error:  # a damaged file makes the libraries that read it raise anything
-        cause = "it is truncated" if "truncated" in str(error) else " ".join(str(error).split()) or "it is damaged"
-        raise InputError(f"{path}: this file cannot be read, {cause}; copy or write it again.") from error
+        raise InputError(f"{path}: this file cannot be read, {cause_of(error)}; copy or write it again.") from error
 
 
 def check_output(path: Path, *inputs: Path) -> None:

@@ -14,12 +14,12 @@ from countsdiff.model._data import (
     as_row_access,
     check_counts,
     check_unique,
-    default_layer,
     get_layer,
     stored_values,
 )
 from countsdiff.model._on_disk import read_rows
 from countsdiff.model._write import SPARSE_BELOW
+from countsdiff.pp._job import counts_layer
 from countsdiff.store import open_store
 
 _RULES = ("zeros", "all")
@@ -58,11 +58,11 @@ class Plan:
         """Look at all of the data once."""
         files, model_files = Files.of(store), Files.of(model_dir)
         adata = open_store(store)
-        setup = saved_model(model_files).registry_["setup_args"]
-        layer = layer or (setup["layer"] if setup["layer"] in adata.layers else default_layer(adata))
+        model = saved_model(model_files)
+        layer = counts_layer(model, adata, layer)
         check_unique(adata.obs_names, "cell")  # the random numbers of a cell go by its name
         check_counts(adata, layer)
-        marks = [None if missing in _RULES else missing, setup["missing_layer"]]
+        marks = [None if missing in _RULES else missing, model.registry_["setup_args"]["missing_layer"]]
         marked = tuple(name for name in marks if name is not None and (name == missing or name in adata.layers))
         n_filled, n_missing = _count(get_layer(adata, layer))
         n_missing += sum(_count(get_layer(adata, name))[0] for name in marked)

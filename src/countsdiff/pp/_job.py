@@ -11,6 +11,7 @@ from scipy import sparse
 
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._data import align_genes, default_layer, get_layer
+from countsdiff.model._write import SPARSE_BELOW
 from countsdiff.pp._impute import borrow, changed_layers
 
 
@@ -63,7 +64,7 @@ class Job:
         order = np.argsort(np.concatenate([self.columns, others]))
         rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
         n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (matrix, rest))
-        if sparse.issparse(rest) and 3 * n_filled < self.adata.n_obs * self.adata.n_vars:
+        if sparse.issparse(rest) and n_filled < SPARSE_BELOW * self.adata.n_obs * self.adata.n_vars:
             return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
         blocks = [m.toarray() if sparse.issparse(m) else m for m in (matrix, rest)]
         return np.concatenate(blocks, axis=1)[:, order]
@@ -85,10 +86,15 @@ def load_model(folder: Path) -> CountsDiffImputer:
     return model
 
 
+def counts_layer(model: CountsDiffImputer, adata: AnnData, layer: str | None) -> str | None:
+    """Layer with the counts: the one named, or else that of the model, or else where they are if nobody says."""
+    return layer or _present(model.registry_["setup_args"]["layer"], adata) or default_layer(adata)
+
+
 def apply(model: CountsDiffImputer, adata: AnnData, *, layer: str | None, missing_layer: str | None) -> Job:
     """Put the counts where a trained model looks for them: in its layer, its genes in its order."""
     registered = model.registry_["setup_args"]
-    layer = layer or _present(registered["layer"], adata) or default_layer(adata)
+    layer = counts_layer(model, adata, layer)
     get_layer(adata, layer)
     names = np.asarray(model.get_var_names())
     known = adata[:, adata.var_names.isin(names)] if adata.var_names.is_unique else adata
