@@ -9,6 +9,7 @@ there already, and writes the tables of benchmarks/results/imputation.md.
 import logging
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
@@ -20,20 +21,38 @@ from scipy import sparse, stats
 from countsdiff import CountsDiffImputer, metrics, pp
 from countsdiff.baselines import get_baseline
 
-OURS = {"countsdiff": False, "countsdiff+labels": True}
+
+@dataclass(frozen=True)
+class Ours:
+    """How countsdiff is run."""
+
+    with_labels: bool = False
+    backbone: str = "mlp"
+    width: int | None = None
+    precision: str = "32-true"
+
+
+OURS = {"countsdiff": Ours(), "countsdiff+labels": Ours(with_labels=True)}
+# run where they are asked for: they need a GPU
+ON_GPU = {
+    "countsdiff, bf16": Ours(precision="bf16-mixed"),
+    "countsdiff, transformer": Ours(backbone="transformer"),
+    "countsdiff, transformer, bf16": Ours(backbone="transformer", precision="bf16-mixed"),
+    "countsdiff, transformer 128, bf16": Ours(backbone="transformer", width=128, precision="bf16-mixed"),
+}
 RIVALS = ("gene_mean", "size_factor_mean", "label_mean", "knn", "magic_sqrt", "magic_log", "magic_none", "alra", "scvi")
 STEPS = (1, 5, 20)
 
 
-def run_ours(data, hidden, seed: int, with_labels: bool) -> dict[str, float]:
+def run_ours(data, hidden, seed: int, how: Ours) -> dict[str, float]:
     """Train, impute, and look at samples and intervals."""
     adata = ad.AnnData(sparse.csr_matrix(np.where(hidden, 0, data.counts)))
     adata.layers["hidden"] = sparse.csr_matrix(hidden)
     adata.obs["label"] = data.labels
     start = time.perf_counter()
-    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden", labels_key="label" if with_labels else None)
-    model = CountsDiffImputer(adata)
-    model.train(seed=seed, enable_progress_bar=False)
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden", labels_key="label" if how.with_labels else None)
+    model = CountsDiffImputer(adata, backbone=how.backbone, width=how.width)
+    model.train(seed=seed, precision=how.precision, enable_progress_bar=False)
     trained = time.perf_counter()
     imputed = model.impute(inplace=False)
     done = time.perf_counter()
@@ -73,8 +92,8 @@ def run_rival(method: str, data, hidden, seed: int) -> dict[str, float]:
 def score(name: str, method: str, data_dir: Path, seed: int) -> pd.DataFrame:
     data = load(name, data_dir)
     hidden = pp.mcar(data.counts.shape, 0.5, seed=seed)
-    if method in OURS:
-        scores = run_ours(data, hidden, seed, OURS[method])
+    if method in OURS | ON_GPU:
+        scores = run_ours(data, hidden, seed, (OURS | ON_GPU)[method])
     else:
         scores = run_rival(method, data, hidden, seed)
     row = {"dataset": name, "method": method, "seed": seed}
@@ -125,18 +144,20 @@ def report(rows: pd.DataFrame) -> str:
             "Times on one thread of a machine that did other work, too, on several days, by which they vary threefold: "
             "timing.md has ours and scVI's side by side. A method without a row was not run there.",
             "## Accuracy of the mean, on the scale of counts",
-            table(accuracy, [*OURS, *RIVALS]),
+            table(accuracy, [*OURS, *ON_GPU, *RIVALS]),
             "## Samples of countsdiff against the hidden truth",
-            table(samples, list(OURS)),
+            table(samples, [*OURS, *ON_GPU]),
             "## Calibration and speed",
-            table(calibration, list(OURS)),
+            table(calibration, [*OURS, *ON_GPU]),
         ]
     )
 
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--methods", nargs="+", default=[*OURS, *RIVALS], help="default: all")
+    arguments.add_argument(
+        "--methods", nargs="+", default=[*OURS, *RIVALS], help=f"default: all; {', '.join(map(repr, ON_GPU))} on a GPU"
+    )
     arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "imputation.csv")
     args = arguments.parse_args()
     warnings.simplefilter("ignore")
@@ -156,7 +177,7 @@ def main() -> None:
                     name, method, "seed", seed, shown.reindex(["r2", "poisson_loss", "seconds"]).to_dict(), flush=True
                 )
     rows = pd.read_csv(args.out)
-    order = {name: i for i, name in enumerate([*OURS, *RIVALS])}
+    order = {name: i for i, name in enumerate([*OURS, *ON_GPU, *RIVALS])}
     rows = rows.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.name == "method" else c)
     args.out.with_suffix(".md").write_text(report(rows) + "\n")
 

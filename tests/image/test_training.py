@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_decays(tiny, images, module):
 
 
 def test_classes_are_learned_and_matter(tiny, images, tmp_path):
-    config = tiny.with_options(n_steps=60, save_every=60, lr=1e-2, ema_decay=0.8, guidance=1.0)
+    config = tiny.with_options(n_steps=120, save_every=120, lr=5e-3, ema_decay=0.8, guidance=1.0)
     model = train(images, config, tmp_path, accelerator="cpu")
     codes = np.array([[0], [1]] * 6)
     drawn = model.sample(12, codes=codes, seed=0, batch_size=12)
@@ -153,3 +153,16 @@ def test_images_of_odd_sides_are_refused(tiny, images, tmp_path):
     odd = Images(images.pixels[:, :, :7, :7].copy(), images.codes, images.categories)
     with pytest.raises(ValueError, match="halves its images 1 times, which 7 × 7 pixels do not allow"):
         train(odd, tiny, tmp_path, accelerator="cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_compiled_and_in_bfloat16(tiny, images, tmp_path):
+    models = {
+        "plain": train(images, tiny, tmp_path / "plain", accelerator="cpu"),
+        "cuda": train(
+            images, tiny.with_options(precision="bf16-mixed", compile=True), tmp_path / "cuda", accelerator="gpu"
+        ).to("cuda"),
+    }
+    drawn = {name: model.sample(64, sample_steps=4).astype(float) for name, model in models.items()}
+    assert drawn["cuda"].mean() == pytest.approx(drawn["plain"].mean(), abs=10.0)
+    assert drawn["cuda"].std() == pytest.approx(drawn["plain"].std(), rel=0.1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, observe
-from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, train
+from ._torch import BLOCK, DEVICE, LogScale, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
 
 _HINT = 0.9
 _ALPHA = 1_000.0  # of 10, 100 and 1,000 it imputed best
@@ -57,7 +57,7 @@ class GAIN(Imputer):
         """
         counts, observed = observe(counts, missing)
         x, seen = as_tensors(counts, observed)
-        means = torch.from_numpy(gene_means(counts, observed))
+        means = torch.from_numpy(gene_means(counts, observed)).to(DEVICE)
         largest = torch.log1p(x / known_depth(x, seen, means)).amax(0)
         space = LogScale(means, torch.zeros_like(means), torch.where(largest > 0.0, largest, 1.0))
 
@@ -69,7 +69,7 @@ class GAIN(Imputer):
         def loss(networks: _Networks, rows: Tensor, generator: torch.Generator) -> Tensor:
             known, values, generated = generate(networks, rows, generator)
             truth = known.to(values.dtype)
-            told = torch.rand(values.shape, generator=generator) < _HINT
+            told = uniform(values.shape, generator) < _HINT
             hint = torch.where(told, truth, 0.5)
             filled = torch.where(known, values, generated)
             deception = (1.0 - truth) * F.softplus(-networks.detect(filled, hint, learn=False))
@@ -94,13 +94,13 @@ class _FittedGAIN:
     @torch.no_grad()
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         counts, observed = observe(counts, missing, n_vars=len(self.space.means))
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = seeded(self.seed)
         blocks = []
         for x, known in zip(*(tensor.split(BLOCK) for tensor in as_tensors(counts, observed)), strict=True):
             depth = self.space.depth(x, known)
             generated = self.networks.generate(self.space.to_values(x, depth), known, generator)
             blocks.append(self.space.to_counts(generated, depth))
-        imputed = at_own_depth(torch.cat(blocks).numpy(), counts, observed)
+        imputed = at_own_depth(torch.cat(blocks).cpu().numpy(), counts, observed)
         imputed[observed > 0] = counts[observed > 0]
         return imputed
 
@@ -113,7 +113,7 @@ class _Networks(nn.Module):
 
     def generate(self, values: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
         """Generate every entry, in [0, 1], from those known."""
-        noise = _NOISE * torch.rand(values.shape, generator=generator)
+        noise = _NOISE * uniform(values.shape, generator)
         evidence = torch.cat([torch.where(known, values, noise), known.to(values.dtype)], dim=1)
         return torch.sigmoid(_START + self.generator(evidence))
 

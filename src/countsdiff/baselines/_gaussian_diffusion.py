@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ._base import Counts, Imputer, Missing, gene_means, observe
-from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, train
+from ._torch import BLOCK, DEVICE, LogScale, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
 
 _RANK = 4  # numbers by which the network speaks to each gene's head
 _HEAD = 16
@@ -67,14 +67,14 @@ class GaussianDiffusion(Imputer):
         """
         counts, observed = observe(counts, missing)
         x, seen = as_tensors(counts, observed)
-        space = _standardise(x, seen, torch.from_numpy(gene_means(counts, observed)))
+        space = _standardise(x, seen, torch.from_numpy(gene_means(counts, observed)).to(DEVICE))
 
         def loss(network: _Denoiser, rows: Tensor, generator: torch.Generator) -> Tensor:
             known = hide(seen[rows], generator)
             depth = space.depth(x[rows], known)
             values = torch.where(seen[rows], space.to_values(x[rows], depth), 0.0)
-            noise = torch.randn(values.shape, generator=generator)
-            angle = torch.rand(len(rows), 1, generator=generator) * (math.pi / 2)
+            noise = torch.randn(values.shape, generator=generator, device=DEVICE)
+            angle = uniform((len(rows), 1), generator) * (math.pi / 2)
             noised = torch.cos(angle) * values + torch.sin(angle) * noise
             velocity = torch.cos(angle) * noise - torch.sin(angle) * values
             predicted = network(torch.where(known, values, noised), known, angle, depth)
@@ -97,7 +97,7 @@ class _FittedGaussianDiffusion:
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         x, known, generator = self._start(counts, missing, self.seed)
         mean = sum(self._draw(x, known, generator) for _ in range(self.n_draws)) / self.n_draws
-        return torch.where(known, x, mean).numpy()
+        return torch.where(known, x, mean).cpu().numpy()
 
     def sample(
         self,
@@ -110,11 +110,11 @@ class _FittedGaussianDiffusion:
     ) -> Counts:
         x, known, generator = self._start(counts, missing, seed)
         draws = torch.stack([self._draw(x, known, generator).round() for _ in range(n_samples)])
-        return torch.where(known, x, draws).numpy()
+        return torch.where(known, x, draws).cpu().numpy()
 
     def _start(self, counts: Counts, missing: Missing | None, seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
         counts, observed = observe(counts, missing, n_vars=len(self.largest))
-        return *as_tensors(counts, observed), torch.Generator().manual_seed(seed)
+        return *as_tensors(counts, observed), seeded(seed)
 
     @torch.no_grad()
     def _draw(self, counts: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
@@ -130,8 +130,8 @@ class _FittedGaussianDiffusion:
         unit = torch.tensor(1.0)
         largest = self.space.to_values(self.largest * doubt.unsqueeze(1), unit)
         smallest = self.space.to_values(torch.zeros_like(self.largest), unit)
-        angles = torch.linspace(math.pi / 2, 0.0, _N_STEPS + 1)
-        state = torch.randn(counts.shape, generator=generator)
+        angles = torch.linspace(math.pi / 2, 0.0, _N_STEPS + 1, device=DEVICE)
+        state = torch.randn(counts.shape, generator=generator, device=DEVICE)
         for now, then in zip(angles[:-1], angles[1:], strict=True):
             velocity = self.network(torch.where(known, values, state), known, now.expand(len(counts), 1), depth)
             clean = torch.cos(now) * state - torch.sin(now) * velocity
@@ -141,7 +141,7 @@ class _FittedGaussianDiffusion:
             shrunk = (torch.sin(then) / torch.sin(now)) ** 2
             mean = kept * shrunk * state + (torch.cos(then) - kept * shrunk * torch.cos(now)) * clean
             spread = (shrunk * (1.0 - kept**2)).sqrt()
-            state = mean + spread * torch.randn(counts.shape, generator=generator)
+            state = mean + spread * torch.randn(counts.shape, generator=generator, device=DEVICE)
         return self.space.to_counts(state, depth)
 
 
@@ -160,7 +160,7 @@ class _Denoiser(nn.Module):
         `angle` is the noise level, cos the share of signal and sin that of noise, and `depth` the size factor, both of
         shape ``(n_obs, 1)``.
         """
-        multiples = angle * 2.0 ** torch.arange(_N_FREQUENCIES)
+        multiples = angle * 2.0 ** torch.arange(_N_FREQUENCIES, device=angle.device)
         time = torch.cat([torch.cos(multiples), torch.sin(multiples)], dim=1)
         clean = known.to(values.dtype)
         words = self.trunk(torch.cat([clean * values, clean, (1.0 - clean) * values, time, depth.log()], dim=1))

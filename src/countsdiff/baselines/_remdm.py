@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._base import Counts, Imputer, Missing, gene_means, observe
-from ._torch import BLOCK, ResidualMLP, as_tensors, hide, known_depth, train
+from ._torch import BLOCK, DEVICE, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
 
 _RANK = 8  # numbers by which the network moves a gene's law
 _LARGEST_CAP = 64
@@ -63,7 +63,7 @@ class ReMDM(Imputer):
         x, seen = as_tensors(counts, observed)
         vocabulary = Vocabulary(counts[observed > 0])
         tokens = vocabulary.encode(x)
-        means = torch.from_numpy(gene_means(counts, observed))
+        means = torch.from_numpy(gene_means(counts, observed)).to(DEVICE)
 
         def build() -> _Denoiser:
             return _Denoiser(_marginals(tokens, seen, len(vocabulary.means)), means, self.width)
@@ -94,7 +94,7 @@ class _FittedReMDM:
             cell, gene = (~seen).nonzero(as_tuple=True)
             logits = self.network.logits(self.network(block, seen)[cell, gene], gene)
             block[cell, gene] = logits.softmax(1) @ self.vocabulary.means
-        return x.numpy()
+        return x.cpu().numpy()
 
     def sample(
         self,
@@ -107,12 +107,12 @@ class _FittedReMDM:
     ) -> Counts:
         counts, observed = observe(counts, missing, n_vars=len(self.network.means))
         x, known = as_tensors(counts, observed)
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         samples = x.repeat(n_samples, 1, 1)
         for sample in samples:
             for block, seen in zip(sample.split(BLOCK), known.split(BLOCK), strict=True):
                 self._unmask(block, seen, generator)
-        return samples.numpy()
+        return samples.cpu().numpy()
 
     @torch.no_grad()
     def _unmask(self, x: Tensor, known: Tensor, generator: torch.Generator) -> None:
@@ -122,7 +122,7 @@ class _FittedReMDM:
             survival, then = step / _N_STEPS, (step + 1) / _N_STEPS
             remasked = _REMASKING * min(1.0, (1.0 - then) / max(survival, 1e-9))
             revealed = (then - (1.0 - remasked) * survival) / (1.0 - survival)
-            chance = torch.rand(x.shape, generator=generator)
+            chance = uniform(x.shape, generator)
             reveal = ~unmasked & (chance < revealed)
             cell, gene = reveal.nonzero(as_tuple=True)
             law = self.network.logits(self.network(x, unmasked)[cell, gene], gene).softmax(1)
@@ -157,9 +157,9 @@ class Vocabulary:
         starts = np.unique(np.searchsorted(values, np.concatenate([np.arange(cap + 1), bins])))
         starts = starts[starts < len(values)]
         sizes = np.diff(starts, append=len(values))
-        self.means = torch.from_numpy(np.add.reduceat(values, starts) / sizes).float()
-        self._values = torch.from_numpy(values).float()
-        self._starts, self._sizes = torch.from_numpy(starts), torch.from_numpy(sizes)
+        self.means = torch.from_numpy(np.add.reduceat(values, starts) / sizes).float().to(DEVICE)
+        self._values = torch.from_numpy(values).float().to(DEVICE)
+        self._starts, self._sizes = torch.from_numpy(starts).to(DEVICE), torch.from_numpy(sizes).to(DEVICE)
 
     def encode(self, counts: Tensor) -> Tensor:
         """Token of each count, int64; counts beyond all that was observed get the last."""
@@ -170,7 +170,7 @@ class Vocabulary:
         if not len(law):
             return law.new_empty(0)
         token = torch.multinomial(law, 1, generator=generator).squeeze(1)
-        place = torch.rand(token.shape, generator=generator) * self._sizes[token]
+        place = uniform(token.shape, generator) * self._sizes[token]
         return self._values[self._starts[token] + place.long()]
 
 
@@ -204,7 +204,7 @@ class _Denoiser(nn.Module):
 def _marginals(tokens: Tensor, observed: Tensor, n_tokens: int) -> Tensor:
     """Share of every token among a gene's observed entries, and one entry that is the average of all genes."""
     n_vars = tokens.shape[1]
-    keys = tokens + n_tokens * torch.arange(n_vars)
+    keys = tokens + n_tokens * torch.arange(n_vars, device=tokens.device)
     counted = torch.bincount(keys[observed], minlength=n_vars * n_tokens).view(n_vars, n_tokens)
     pooled = counted.sum(0) + 1.0
     return (counted + pooled / pooled.sum()) / (counted.sum(1, keepdim=True) + 1.0)

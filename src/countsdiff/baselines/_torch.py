@@ -1,7 +1,7 @@
 """What the torch rivals share: a network, a way to train it, and entries to hide from it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from countsdiff.core.ema import ExponentialMovingAverage
 
-BLOCK = 256  # cells predicted at a time
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BLOCK = 2048 if DEVICE.type == "cuda" else 256  # cells predicted at a time
+
 _BATCH = 128
 _DEPTH = 2
 _DROPOUT = 0.2
@@ -108,13 +110,13 @@ def train(
     if n_obs == 0:
         raise ValueError("no entry is observed: there is nothing to learn from")
     n_steps = n_steps or min(max(7 * n_obs // 10, 1_500), 20_000)
-    generator = torch.Generator().manual_seed(seed)
-    cells = cells[torch.randperm(n_obs, generator=generator)]
+    generator = seeded(seed)
+    cells = cells[torch.randperm(n_obs, generator=generator, device=DEVICE)]
     n_held_out = min(n_obs // 10, _LARGEST_HELD_OUT)
     held_out, training = cells[:n_held_out], cells[n_held_out:]
     with torch.random.fork_rng():  # layers draw their weights and dropout from the global generator only
         torch.manual_seed(seed)
-        module = build()
+        module = build().to(DEVICE)
         averaged = ExponentialMovingAverage(module)
         groups = [
             {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": _WEIGHT_DECAY},
@@ -124,7 +126,7 @@ def train(
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=n_steps, pct_start=0.101)
         best, weights = float("inf"), averaged.module.state_dict()  # a view: the last weights, until there is a best
         for step in range(1, n_steps + 1):
-            rows = training[torch.randint(len(training), (_BATCH,), generator=generator)]
+            rows = training[torch.randint(len(training), (_BATCH,), generator=generator, device=DEVICE)]
             optimizer.zero_grad()
             loss(module, rows, generator).backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -133,7 +135,7 @@ def train(
             averaged.update(module)
             if step % max(n_steps // _N_SCORES, 1) == 0 and len(held_out):
                 with torch.no_grad():
-                    now = float(score(averaged.module, held_out, torch.Generator().manual_seed(seed + 1)))
+                    now = float(score(averaged.module, held_out, seeded(seed + 1)))
                 if now < best:
                     best, weights = now, copy.deepcopy(averaged.module.state_dict())
     averaged.module.load_state_dict(weights)
@@ -155,9 +157,9 @@ def hide(observed: Tensor, generator: torch.Generator) -> Tensor:
     torch.Tensor
         Boolean of the same shape: observed, and not hidden.
     """
-    share = torch.rand(len(observed), 1, generator=generator)
-    empty = torch.rand(len(observed), 1, generator=generator) < _SHARE_EMPTY
-    kept = torch.rand(observed.shape, generator=generator) >= torch.where(empty, 1.0, share)
+    share = uniform((len(observed), 1), generator)
+    empty = uniform((len(observed), 1), generator) < _SHARE_EMPTY
+    kept = uniform(observed.shape, generator) >= torch.where(empty, 1.0, share)
     return observed & kept
 
 
@@ -204,5 +206,15 @@ class LogScale:
 
 
 def as_tensors(counts: NDArray[np.float32], observed: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Return counts, and a boolean of what is observed, as tensors."""
-    return torch.from_numpy(counts), torch.from_numpy(observed > 0)
+    """Return counts, and a boolean of what is observed, as tensors on the device of the networks."""
+    return torch.from_numpy(counts).to(DEVICE), torch.from_numpy(observed > 0).to(DEVICE)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Return a source of randomness on the device of the networks."""
+    return torch.Generator(DEVICE).manual_seed(seed)
+
+
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw uniform numbers in [0, 1) on the device of their source."""
+    return torch.rand(*shape, generator=generator, device=generator.device)

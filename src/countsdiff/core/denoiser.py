@@ -211,11 +211,12 @@ class Denoiser(nn.Module):
         if self.head == "gamma":
             mu = base * _multiplier(shift)
             fixed_mu = mu.detach()
-            shape = self.dispersion * torch.exp(shape_shift + self.shape_slope * torch.log1p(fixed_mu))
-            if not self.training:  # calibration comes after training, and powers are slow
+            log_shape = shape_shift + self.shape_slope * torch.log1p(fixed_mu)
+            if not self.training:  # calibration comes after training
                 # fitted to imputation, p = 0, as the level is; towards p = 1 an entry's own count sets the width
-                bend = 1.0 + fixed_mu / self.tail.abs()
-                shape = shape * (self.sharpness * torch.where(self.tail > 0.0, bend, 1.0 / bend)) ** (1.0 - p)
+                bend = self.tail.sign() * torch.log1p(fixed_mu / self.tail.abs())
+                log_shape = log_shape + (1.0 - p) * (self.sharpness.log() + bend)
+            shape = self.dispersion * torch.exp(log_shape)
             # the mean's loss fits dispersion badly (docs/theory): only the likelihood of the births moves the shape
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)
@@ -238,7 +239,7 @@ class Denoiser(nn.Module):
     def _see(self, x_t: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Evidence, Tensor]:
         """Counts seen, evidence, and the base rate: variable's mean × size factor."""
         counts = context.counts + x_t
-        exposure = context.known.to(counts.dtype) + p * context.noised.to(counts.dtype)
+        exposure = torch.where(context.noised, p, context.known.to(counts.dtype))
         expected = exposure * self.mean
         seen = self._by_group(expected)
         group_size = torch.ones_like(seen)

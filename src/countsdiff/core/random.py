@@ -38,12 +38,29 @@ class RowGenerator:
         self._state = _mix(_mix(_mix(keys.to(torch.int64)) + seed) + stream)
         self._drawn = 0
 
-    def uniform(self, *event_shape: int) -> Tensor:
-        """Uniform numbers strictly between 0 and 1, shape ``(n_obs, *event_shape)``, float32."""
+    def uniform(self, *event_shape: int, at: Tensor | None = None) -> Tensor:
+        """Uniform numbers strictly between 0 and 1, float32.
+
+        Parameters
+        ----------
+        *event_shape
+            Shape of what every row draws.
+        at
+            Flat positions within ``(n_obs, *event_shape)`` of the numbers that are wanted; all by default. The others
+            count as drawn.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(n_obs, *event_shape)``, or that of `at`.
+        """
         n_numbers = int(torch.Size(event_shape).numel())
-        counter = torch.arange(self._drawn + 1, self._drawn + n_numbers + 1, device=self._state.device)
+        if at is None:
+            state, place = self._state.unsqueeze(1), torch.arange(n_numbers, device=self._state.device)
+        else:
+            state, place = self._state[at // n_numbers], at % n_numbers
+        bits = _mix(state + (place + self._drawn + 1) * _GOLDEN)
         self._drawn += n_numbers
-        bits = _mix(self._state.unsqueeze(1) + counter * _GOLDEN)
         # float32 holds 24 bits exactly; the half keeps 0 and 1 out, where quantile functions are infinite
         uniform = (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
-        return uniform.view(-1, *event_shape)
+        return uniform.view(-1, *event_shape) if at is None else uniform

@@ -258,9 +258,10 @@ class CountsDiffModule(BaseModuleClass):
         """
         if self.denoiser.n_groups == 1:
             return 1.0
-        sizes = torch.as_tensor(self.denoiser.group_sizes, device=self.denoiser.mean.device)
-        share = (sizes.sum() / (len(sizes) * sizes))[self.denoiser.group]
-        return share / (1.0 + self.denoiser.mean / self.denoiser.dispersion)
+        mean, sizes = self.denoiser.mean, self.denoiser.group_sizes
+        # filled on the device: a tensor made of numbers of the host would have it wait, at every step
+        share = torch.cat([mean.new_full((size,), sum(sizes) / (len(sizes) * size)) for size in sizes])
+        return share / (1.0 + mean / self.denoiser.dispersion)
 
     def observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Counts, 0 where missing, and which are not missing; both ``(n_obs, n_vars)``."""

@@ -1,0 +1,143 @@
+"""What differs on a CUDA device: arithmetic, streams of random numbers, and what makes the host wait."""
+
+import warnings
+from collections import Counter
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from scipy import sparse, stats
+
+from countsdiff import CountsDiffImputer, datasets, metrics, pp
+from countsdiff.core import SamplerConfig, sample, thin
+from countsdiff.core.counting import binomial_quantile, negative_binomial_quantile, poisson_quantile
+from countsdiff.core.denoiser import Context, Intensity
+from countsdiff.core.random import RowGenerator
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+GPU = torch.device("cuda")
+
+
+def test_counts_are_thinned_by_the_binomial_law():
+    counts = torch.full((100_000,), 9.0, device=GPU)
+    survivors = thin(counts, 0.3, torch.Generator(GPU).manual_seed(0)).cpu().numpy().astype(int)
+    expected = stats.binom.pmf(np.arange(10), 9, 0.3) * len(counts)
+    assert stats.chisquare(np.bincount(survivors, minlength=10), expected).pvalue > 1e-3
+
+
+def test_rows_draw_the_same_numbers_as_on_the_cpu():
+    keys = torch.arange(50)
+    drawn = [RowGenerator(3, keys.to(device)).uniform(400).cpu() for device in ("cpu", GPU)]
+    assert torch.equal(*drawn)
+
+
+def test_quantiles_are_those_of_the_cpu():
+    u = RowGenerator(0, torch.arange(200)).uniform(100)
+    mean = torch.logspace(-3, 4, 100).expand(200, -1)
+    laws = {
+        "poisson": poisson_quantile,
+        "negative binomial": lambda u, m: negative_binomial_quantile(u, torch.full_like(m, 0.7), m),
+        "binomial": lambda u, m: binomial_quantile(u, m.round(), torch.full_like(m, 0.4)),
+    }
+    for name, law in laws.items():
+        there, here = law(u.to(GPU), mean.to(GPU)).cpu(), law(u, mean)
+        # special functions differ in their last digits, and now and then a quantile lies between them
+        assert (there != here).float().mean() < 1e-3, name
+        assert ((there - here).abs() <= 1).all(), name
+
+
+def test_the_oracle_is_sampled_exactly():
+    x_0 = torch.poisson(torch.full((20, 30), 4.0)).to(GPU)
+    noised = torch.ones_like(x_0, dtype=torch.bool)
+    nothing = torch.empty(20, 0, device=GPU)
+    context = Context(torch.zeros_like(x_0), ~noised, noised, nothing.long(), nothing)
+
+    def oracle(x_t, p, context):
+        return Intensity((x_0 - x_t) / (1.0 - p))
+
+    for n_steps in (1, 7):
+        drawn = sample(oracle, context, RowGenerator(0, torch.arange(20, device=GPU)), SamplerConfig(n_steps=n_steps))
+        assert torch.equal(drawn, x_0)
+
+
+@pytest.fixture(scope="module")
+def pbmc():
+    """Bundled cells with half of the entries hidden: complete counts, mask, AnnData."""
+    adata = datasets.pbmc3k()[:, :500].copy()
+    counts = adata.X.toarray()
+    hidden = pp.mcar(adata.shape, 0.5, seed=1)
+    masked = ad.AnnData(sparse.csr_matrix(np.where(hidden, 0, counts)))
+    masked.layers["hidden"] = sparse.csr_matrix(hidden)
+    CountsDiffImputer.setup_anndata(masked, missing_layer="hidden")
+    return counts, hidden, masked
+
+
+def trained(masked: ad.AnnData, **options) -> CountsDiffImputer:
+    model = CountsDiffImputer(masked, **options.pop("model", {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train(**{"max_steps": 600, "enable_progress_bar": False} | options)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(pbmc):
+    return trained(pbmc[2], accelerator="gpu")
+
+
+def test_training_is_as_good_as_on_the_cpu(pbmc, model):
+    counts, hidden, masked = pbmc
+    models = {
+        "cpu": trained(masked, accelerator="cpu"),
+        "gpu": model,
+        "gpu, bf16": trained(masked, accelerator="gpu", precision="bf16-mixed"),
+    }
+    loss = {
+        name: metrics.evaluate(counts, m.impute(inplace=False), hidden)["poisson_loss"] for name, m in models.items()
+    }
+    assert models["gpu"].device.type == "cuda"
+    assert loss["gpu"] == pytest.approx(loss["cpu"], abs=0.002), loss
+    assert loss["gpu, bf16"] == pytest.approx(loss["cpu"], abs=0.002), loss
+
+
+def test_a_model_says_the_same_on_both_devices(pbmc, model, tmp_path):
+    _, hidden, masked = pbmc
+    model.save(tmp_path / "model")
+    there = {"mean": model.impute(inplace=False), "sample": model.impute(output="sample", n_steps=5, inplace=False)}
+    loaded = CountsDiffImputer.load(tmp_path / "model", masked, accelerator="cpu")
+    np.testing.assert_allclose(loaded.impute(inplace=False)[hidden], there["mean"][hidden], rtol=2e-3, atol=1e-4)
+    here = loaded.impute(output="sample", n_steps=5, inplace=False)
+    assert (here[hidden] == there["sample"][hidden]).mean() > 0.99
+
+
+def test_samples_do_not_depend_on_the_batch(model):
+    one, other = (model.impute(output="sample", batch_size=size, inplace=False) for size in (100, 2638))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("backbone", ["mlp", "transformer"])
+def test_the_host_waits_for_no_step(pbmc, backbone, precision):
+    """Longer epochs wait as often as shorter ones: a step itself never does."""
+    waits = Counter()
+    for n_steps in (5, 15):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                model = CountsDiffImputer(pbmc[2][:, :64].copy(), backbone=backbone)
+                model.train(
+                    n_steps,
+                    batch_size=2638 // n_steps + 1,  # one epoch
+                    validation_size=0.0,
+                    accelerator="gpu",
+                    precision=precision,
+                    enable_progress_bar=False,
+                )
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert model.trainer.global_step == n_steps
+        places = Counter(f"{w.filename}:{w.lineno}" for w in caught if "synchronizing CUDA" in str(w.message))
+        waits = places - waits if n_steps == 15 else places
+    assert not waits
