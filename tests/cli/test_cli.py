@@ -12,6 +12,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, __version__, datasets, metrics, pp
 from countsdiff.cli import main
+from countsdiff.store import named_layers
 
 FAST = ("--steps", "20", "--accelerator", "cpu")
 
@@ -73,7 +74,7 @@ class TestImpute:
         assert digest(source) == before
         assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad"]
         result = ad.read_h5ad(out)
-        assert set(result.layers) == {"hidden", "imputed"}
+        assert set(named_layers(result)) == {"hidden", "imputed"}
         assert list(result.obs) == ["kind"]  # nothing of scvi-tools' book-keeping
         assert set(result.uns) == {"countsdiff"}
         assert (result.X != adata.X).nnz == 0

@@ -12,6 +12,7 @@ from countsdiff import CountsDiffImputer
 from countsdiff.cli import _job, main
 from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
+from countsdiff.store import named_layers
 
 FAST = ("--steps", "20", "--accelerator", "cpu", "--labels-key", "kind")
 
@@ -53,7 +54,7 @@ def test_writes_a_page_beside_a_complete_result(run, adata, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad", "report.html"]
     assert str(tmp_path / "report.html") in text
     out, missing = ad.read_h5ad(tmp_path / "out.h5ad"), adata.layers["hidden"].toarray()
-    assert set(out.layers) == {"hidden", "imputed"}
+    assert set(named_layers(out)) == {"hidden", "imputed"}
     np.testing.assert_array_equal(out.layers["hidden"].toarray(), missing)
     result, counts = dense(out.layers["imputed"]), adata.X.toarray()
     np.testing.assert_array_equal(result[~missing], counts[~missing])  # what was held out is known again

@@ -106,8 +106,7 @@ def prepared(few_cells):
 def test_examples_run(name, prepared, in_small, few_cells):
     prepared["model"].save("reference_model")
     few_cells.write_h5ad("atlas.h5ad")
-    with mudata.set_options(pull_on_update=False):
-        mdata = mudata.MuData({"rna": prepared["rna"].copy(), "prot": prepared["prot"].copy()})
+    mdata = mudata.MuData({"rna": prepared["rna"].copy(), "prot": prepared["prot"].copy()})
     test = EXAMPLES[name]
     test.globs = {
         "np": np,

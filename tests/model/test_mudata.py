@@ -14,7 +14,6 @@ from countsdiff.core import Context, Denoiser
 from countsdiff.model._data import CellReader
 from countsdiff.model._statistics import gene_statistics
 
-mudata.set_options(pull_on_update=False)
 N_OBS, LACKING = 300, 60
 
 

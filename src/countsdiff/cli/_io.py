@@ -39,7 +39,7 @@ def read(path: Path) -> "AnnData":
     import h5py
     from scipy import sparse
 
-    from countsdiff.store import cause_of, check_sparse
+    from countsdiff.store import cause_of, check_sparse, named_layers
 
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
@@ -53,7 +53,7 @@ def read(path: Path) -> "AnnData":
         if not is_anndata:
             raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
         adata = anndata.read_h5ad(path)
-        for matrix in (adata.X, *adata.layers.values()):
+        for matrix in (adata.X, *named_layers(adata).values()):
             if sparse.issparse(matrix):
                 check_sparse(matrix)
         return adata

@@ -91,7 +91,8 @@ class Atlas:
         try:
             with h5py.File(path) as file:
                 obs = file["obs"]
-                n_obs = len(obs[obs.attrs["_index"]])
+                names = obs[obs.attrs["_index"]]  # with pandas 3 a group: text, and where there is none
+                n_obs = len(names["values"] if isinstance(names, h5py.Group) else names)
         except (OSError, KeyError) as error:
             raise ValueError(f"{self.url} is no .h5ad file, or a damaged one; try again") from error
         if n_obs != self.n_obs:

@@ -24,7 +24,7 @@ from countsdiff.model._data import as_row_access, get_layer
 from countsdiff.model._on_disk import read_rows
 from countsdiff.pp._impute import changed_layers
 from countsdiff.pp._job import apply, load_model
-from countsdiff.store import open_store
+from countsdiff.store import named_layers, open_store
 
 Matrices = dict[str, Any]
 
@@ -92,7 +92,7 @@ class Rows:
             Layers by name, and the record of what was done.
         """
         adata = _read(self.store, start, stop, self.layer, self.marked)
-        before = dict(adata.layers)
+        before = named_layers(adata)
         job = apply(saved_model(self.model), adata, layer=self.layer, missing_layer=None)
         # without a rule, nothing but what is missing in the data, and be it nothing at all in these rows
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)

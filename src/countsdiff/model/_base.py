@@ -169,7 +169,7 @@ class CellModel(BaseModelClass):
         if modalities is not None:
             return CellReader(*joint_matrices(adata, modalities.sizes))
         missing_layer = self._setup_args().get("missing_layer")
-        missing = adata.layers[missing_layer] if missing_layer in adata.layers else None
+        missing = None if missing_layer is None else adata.layers.get(missing_layer)
         counts = as_row_access(get_layer(adata, self._layer()))
         return CellReader(counts, None if missing is None else as_row_access(missing))
 

@@ -14,7 +14,7 @@ from scipy import sparse
 from scvi.data.fields import LayerField
 
 from countsdiff.model._on_disk import is_on_disk, read_rows
-from countsdiff.store import check_sparse
+from countsdiff.store import check_sparse, named_layers
 
 _CHUNK = 2048  # rows densified at a time, or fewer:
 _CHUNK_ENTRIES = 2**25  # peaks are many
@@ -120,10 +120,10 @@ def get_layer(adata: AnnData, layer: str | None):
     """
     if layer is None:
         if adata.X is None:
-            raise KeyError(f"adata.X is empty; name the layer with the counts, one of {list(adata.layers)}.")
+            raise KeyError(f"adata.X is empty; name the layer with the counts, one of {list(named_layers(adata))}.")
         return adata.X
     if layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; it has {list(adata.layers) or 'no layers'}.")
+        raise KeyError(f"adata.layers has no {layer!r}; it has {list(named_layers(adata)) or 'no layers'}.")
     return adata.layers[layer]
 
 

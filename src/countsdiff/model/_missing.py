@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.model._data import CellReader, as_row_access, get_layer
-from countsdiff.store import check_sparse
+from countsdiff.store import check_sparse, named_layers
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         if missing not in adata.layers:
             raise KeyError(
                 f"missing={missing!r} is neither 'zeros', 'all', 'label_zeros' nor a layer; adata.layers has "
-                f"{list(adata.layers)}."
+                f"{list(named_layers(adata))}."
             )
         hidden = as_row_access(get_layer(adata, missing))
     else:

@@ -28,6 +28,8 @@ def check_type(value: Any, hint: Any, name: str) -> None:
 
 
 def _faults(value: Any, hint: Any, name: str) -> Iterator[str]:
+    if hasattr(alias := get_origin(hint) or hint, "__value__"):  # numpy's NDArray is one from 2.5 on
+        hint = alias.__value__
     origin, arguments = get_origin(hint), get_args(hint)
     fault = f"{name} is {_show(value)}"
     if hint is Any:

@@ -147,7 +147,8 @@ def _table(index: Any, index_name: Any, columns: list[Any]) -> pd.DataFrame:
     rows = _index(index, decode(index_name))
     table = {decode(key): _column(column) for key, column in _a_list(columns)}
     series = {key: pd.Series(each, rows, each.dtype) for key, each in table.items()}
-    return pd.DataFrame(series, index=rows, columns=pd.Index(list(table), dtype=object))
+    names = pd.Index(list(table) or [""])[: len(table)]  # of the type that pandas gives to names, be there none
+    return pd.DataFrame(series, index=rows, columns=names)
 
 
 def _extension(dtype: str, values: list[Any]) -> Any:

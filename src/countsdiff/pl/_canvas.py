@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.store import named_layers
+
 BLUE, ORANGE, GREY = "#2a6ebb", "#e07b39", "#8a8a8a"
 
 
@@ -53,7 +55,7 @@ def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
         If the shape is another.
     """
     if isinstance(which, str) and which not in adata.layers:
-        raise KeyError(f"adata.layers has no {which!r}; it has {list(adata.layers) or 'no layers'}.")
+        raise KeyError(f"adata.layers has no {which!r}; it has {list(named_layers(adata)) or 'no layers'}.")
     matrix = adata.X if which is None else adata.layers[which] if isinstance(which, str) else which
     array = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
     if array.shape != adata.shape:

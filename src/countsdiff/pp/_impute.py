@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from countsdiff.store import named_layers
+
 
 def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imputed", **kwargs: Any) -> None:
     """Impute counts in one call: set up, train, and write the result to a layer.
@@ -38,8 +40,8 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     >>> import countsdiff
     >>> adata = countsdiff.datasets.pbmc3k()
     >>> countsdiff.pp.impute(adata, labels_key="cell_type")
-    >>> list(adata.layers)
-    ['counts', 'imputed']
+    >>> "imputed" in adata.layers
+    True
     """
     from lightning.pytorch import Trainer
 
@@ -62,7 +64,7 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
                 raise ValueError(f"missing has shape {np.shape(missing)}, but adata has shape {adata.shape}")
             setup["missing_layer"] = "missing entries"
             work.layers["missing entries"] = missing
-    before = dict(work.layers)
+    before = named_layers(work)
     layer = None if layer == "counts" and layer not in work.layers else layer
     CountsDiffImputer.setup_anndata(work, layer=layer, **setup)
     model = CountsDiffImputer(work, **build)
@@ -81,14 +83,14 @@ def borrow(adata: AnnData) -> AnnData:
         adata.X,
         obs=adata.obs.copy(),
         var=adata.var[[]].copy(),
-        layers=dict(adata.layers),
+        layers=named_layers(adata),
         uns={key: adata.uns[key] for key in ("countsdiff",) if key in adata.uns},
     )
 
 
 def changed_layers(adata: AnnData, before: dict[str, Any]) -> dict[str, Any]:
     """Return the layers that are not those of `before`."""
-    return {name: matrix for name, matrix in adata.layers.items() if before.get(name) is not matrix}
+    return {name: matrix for name, matrix in named_layers(adata).items() if before.get(name) is not matrix}
 
 
 def _is_rule(missing: Any, adata: AnnData) -> bool:
