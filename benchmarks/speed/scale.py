@@ -79,13 +79,9 @@ def impute(data: Path, model_dir: Path, out: Path, workers: int) -> None:
     """Impute in this process or by Dask workers; print seconds and peak memory in bytes."""
     from contextlib import nullcontext
 
-    from countsdiff.distributed import impute
+    from countsdiff.distributed import impute, local_client
 
-    cluster = nullcontext()
-    if workers > 1:
-        from distributed import Client
-
-        cluster = Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    cluster = local_client(workers) if workers > 1 else nullcontext()
     with cluster as client:
         start = time.perf_counter()
         impute(data, model_dir, client, out=out)

@@ -232,10 +232,10 @@ def test_duplicate_cells_are_refused(folder, tmp_path):
 
 
 def test_cluster_loses_nothing_when_a_worker_is_killed(folder, expected, tmp_path, monkeypatch):
-    dask = pytest.importorskip("distributed", reason="countsdiff[distributed] is not installed")
+    pytest.importorskip("distributed", reason="countsdiff[distributed] is not installed")
     arguments = {"store": folder / "data.h5ad", "model_dir": folder / "model", "chunk_size": 5}
     whole = distributed.impute(**arguments, out=tmp_path / "whole.h5ad")
-    with dask.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with distributed.local_client(2) as client:
         processes = list(client.run(os.getpid).values())
 
         def kill_one(done, total):
@@ -245,3 +245,11 @@ def test_cluster_loses_nothing_when_a_worker_is_killed(folder, expected, tmp_pat
         out = distributed.impute(**arguments, out=tmp_path / "out.h5ad", client=client, callback=kill_one)
         assert set(client.run(os.getpid).values()) != set(processes)
     assert filecmp.cmp(whole, out, shallow=False)
+
+
+def test_local_workers_keep_freed_memory():
+    pytest.importorskip("distributed")
+    with distributed.local_client(1) as client:
+        [environment] = client.run(lambda: dict(os.environ)).values()
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) == 2**30
+    assert environment["OMP_NUM_THREADS"] == "1"

@@ -78,9 +78,8 @@ def _cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client | N
         from distributed import Client
     except ImportError:
         raise InputError("Several workers need Dask: pip install 'countsdiff[distributed]'.") from None
-    arguments: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     try:
-        client = Client(**arguments) if scheduler is None else Client(scheduler, timeout=30)
+        client = distributed.local_client(workers or 1) if scheduler is None else Client(scheduler, timeout=30)
     except OSError as error:
         raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error}).") from error
     with client:

@@ -6,5 +6,6 @@ before everything was killed is not done again.
 """
 
 from countsdiff.distributed._impute import impute
+from countsdiff.distributed._local import local_client
 
-__all__ = ["impute"]
+__all__ = ["impute", "local_client"]

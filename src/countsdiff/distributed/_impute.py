@@ -46,8 +46,7 @@ def impute(
         does not know keep their counts.
     client
         ``dask.distributed.Client`` of the cluster to work on, whose workers see `store`, `model_dir` and `out` under
-        the same paths: ``Client(n_workers=4, threads_per_worker=1)`` for the cores of this machine. None: this process
-        does all the work.
+        the same paths: :func:`local_client` for the cores of this machine. None: this process does all the work.
     out
         Store to write, of the kind of `store`: a copy of it with the new layers. Default: beside `store`,
         ``name.imputed.h5ad``. What is there already is replaced at the end. Unfinished work is kept in the folder
