@@ -196,7 +196,7 @@ def _cost_table(table: pd.DataFrame) -> Iterator[str]:
     keys = ["task", "dataset", "method"]
     body = []
     for key, rows in table[table.metric == PEAK_MEMORY].groupby(keys, sort=False):
-        costs = table[(table[keys] == key).all(axis=1)].groupby("metric").value.mean()
+        costs = table[(table[keys] == list(key)).all(axis=1)].groupby("metric").value.mean()
         shown = (f"{costs[metric]:.2f}" if metric in costs else "–" for metric in seconds)
         body.append((*key, *shown, f"{rows.value.max():,.0f}"))
     yield from _markdown((*keys, "fit (s)", "impute (s)", "5 samples (s)", "peak memory (MiB)"), body)
