@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, observe
-from ._torch import BLOCK, DEVICE, LogScale, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
+from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
 
 _HINT = 0.9
 _ALPHA = 1_000.0  # of 10, 100 and 1,000 it imputed best
@@ -57,7 +57,7 @@ class GAIN(Imputer):
         """
         counts, observed = observe(counts, missing)
         x, seen = as_tensors(counts, observed)
-        means = torch.from_numpy(gene_means(counts, observed)).to(DEVICE)
+        means = x.new_tensor(gene_means(counts, observed))
         largest = torch.log1p(x / known_depth(x, seen, means)).amax(0)
         space = LogScale(means, torch.zeros_like(means), torch.where(largest > 0.0, largest, 1.0))
 
@@ -94,9 +94,10 @@ class _FittedGAIN:
     @torch.no_grad()
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         counts, observed = observe(counts, missing, n_vars=len(self.space.means))
-        generator = seeded(self.seed)
+        tensors = as_tensors(counts, observed)
+        generator = seeded(self.seed, tensors[0].device)
         blocks = []
-        for x, known in zip(*(tensor.split(BLOCK) for tensor in as_tensors(counts, observed)), strict=True):
+        for x, known in zip(*(tensor.split(BLOCK) for tensor in tensors), strict=True):
             depth = self.space.depth(x, known)
             generated = self.networks.generate(self.space.to_values(x, depth), known, generator)
             blocks.append(self.space.to_counts(generated, depth))

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ._base import Counts, Imputer, Missing, gene_means, observe
-from ._torch import BLOCK, DEVICE, LogScale, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
+from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, normal, seeded, train, uniform
 
 _RANK = 4  # numbers by which the network speaks to each gene's head
 _HEAD = 16
@@ -67,13 +67,13 @@ class GaussianDiffusion(Imputer):
         """
         counts, observed = observe(counts, missing)
         x, seen = as_tensors(counts, observed)
-        space = _standardise(x, seen, torch.from_numpy(gene_means(counts, observed)).to(DEVICE))
+        space = _standardise(x, seen, x.new_tensor(gene_means(counts, observed)))
 
         def loss(network: _Denoiser, rows: Tensor, generator: torch.Generator) -> Tensor:
             known = hide(seen[rows], generator)
             depth = space.depth(x[rows], known)
             values = torch.where(seen[rows], space.to_values(x[rows], depth), 0.0)
-            noise = torch.randn(values.shape, generator=generator, device=DEVICE)
+            noise = normal(values.shape, generator)
             angle = uniform((len(rows), 1), generator) * (math.pi / 2)
             noised = torch.cos(angle) * values + torch.sin(angle) * noise
             velocity = torch.cos(angle) * noise - torch.sin(angle) * values
@@ -114,7 +114,8 @@ class _FittedGaussianDiffusion:
 
     def _start(self, counts: Counts, missing: Missing | None, seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
         counts, observed = observe(counts, missing, n_vars=len(self.largest))
-        return *as_tensors(counts, observed), seeded(seed)
+        x, known = as_tensors(counts, observed)
+        return x, known, seeded(seed, x.device)
 
     @torch.no_grad()
     def _draw(self, counts: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
@@ -130,8 +131,8 @@ class _FittedGaussianDiffusion:
         unit = torch.tensor(1.0)
         largest = self.space.to_values(self.largest * doubt.unsqueeze(1), unit)
         smallest = self.space.to_values(torch.zeros_like(self.largest), unit)
-        angles = torch.linspace(math.pi / 2, 0.0, _N_STEPS + 1, device=DEVICE)
-        state = torch.randn(counts.shape, generator=generator, device=DEVICE)
+        angles = torch.linspace(math.pi / 2, 0.0, _N_STEPS + 1, device=counts.device)
+        state = normal(counts.shape, generator)
         for now, then in zip(angles[:-1], angles[1:], strict=True):
             velocity = self.network(torch.where(known, values, state), known, now.expand(len(counts), 1), depth)
             clean = torch.cos(now) * state - torch.sin(now) * velocity
@@ -141,7 +142,7 @@ class _FittedGaussianDiffusion:
             shrunk = (torch.sin(then) / torch.sin(now)) ** 2
             mean = kept * shrunk * state + (torch.cos(then) - kept * shrunk * torch.cos(now)) * clean
             spread = (shrunk * (1.0 - kept**2)).sqrt()
-            state = mean + spread * torch.randn(counts.shape, generator=generator, device=DEVICE)
+            state = mean + spread * normal(counts.shape, generator)
         return self.space.to_counts(state, depth)
 
 

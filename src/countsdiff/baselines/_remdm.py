@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._base import Counts, Imputer, Missing, gene_means, observe
-from ._torch import BLOCK, DEVICE, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
+from ._torch import BLOCK, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
 
 _RANK = 8  # numbers by which the network moves a gene's law
 _LARGEST_CAP = 64
@@ -61,9 +61,9 @@ class ReMDM(Imputer):
         """
         counts, observed = observe(counts, missing)
         x, seen = as_tensors(counts, observed)
-        vocabulary = Vocabulary(counts[observed > 0])
+        vocabulary = Vocabulary(counts[observed > 0], x.device)
         tokens = vocabulary.encode(x)
-        means = torch.from_numpy(gene_means(counts, observed)).to(DEVICE)
+        means = x.new_tensor(gene_means(counts, observed))
 
         def build() -> _Denoiser:
             return _Denoiser(_marginals(tokens, seen, len(vocabulary.means)), means, self.width)
@@ -107,7 +107,7 @@ class _FittedReMDM:
     ) -> Counts:
         counts, observed = observe(counts, missing, n_vars=len(self.network.means))
         x, known = as_tensors(counts, observed)
-        generator = seeded(seed)
+        generator = seeded(seed, x.device)
         samples = x.repeat(n_samples, 1, 1)
         for sample in samples:
             for block, seen in zip(sample.split(BLOCK), known.split(BLOCK), strict=True):
@@ -139,6 +139,8 @@ class Vocabulary:
     ----------
     counts
         Observed counts, shape ``(n_entries,)``.
+    device
+        Where the tensors are to be.
 
     Attributes
     ----------
@@ -146,7 +148,7 @@ class Vocabulary:
         Mean count of each token, shape ``(n_tokens,)``.
     """
 
-    def __init__(self, counts: NDArray[np.float32]):
+    def __init__(self, counts: NDArray[np.float32], device: torch.device | None = None):
         counts = np.rint(counts)
         cap = min(math.ceil(np.quantile(counts, 0.999)), _LARGEST_CAP) if counts.size else 0
         tail = np.sort(counts[counts > cap])
@@ -157,9 +159,9 @@ class Vocabulary:
         starts = np.unique(np.searchsorted(values, np.concatenate([np.arange(cap + 1), bins])))
         starts = starts[starts < len(values)]
         sizes = np.diff(starts, append=len(values))
-        self.means = torch.from_numpy(np.add.reduceat(values, starts) / sizes).float().to(DEVICE)
-        self._values = torch.from_numpy(values).float().to(DEVICE)
-        self._starts, self._sizes = torch.from_numpy(starts).to(DEVICE), torch.from_numpy(sizes).to(DEVICE)
+        self.means = torch.from_numpy(np.add.reduceat(values, starts) / sizes).float().to(device)
+        self._values = torch.from_numpy(values).float().to(device)
+        self._starts, self._sizes = torch.from_numpy(starts).to(device), torch.from_numpy(sizes).to(device)
 
     def encode(self, counts: Tensor) -> Tensor:
         """Token of each count, int64; counts beyond all that was observed get the last."""

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from countsdiff.core.ema import ExponentialMovingAverage
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BLOCK = 2048 if DEVICE.type == "cuda" else 256  # cells predicted at a time
+_DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BLOCK = 2048 if _DEVICE.type == "cuda" else 256  # cells predicted at a time
 
 _BATCH = 128
 _DEPTH = 2
@@ -110,13 +110,14 @@ def train(
     if n_obs == 0:
         raise ValueError("no entry is observed: there is nothing to learn from")
     n_steps = n_steps or min(max(7 * n_obs // 10, 1_500), 20_000)
-    generator = seeded(seed)
-    cells = cells[torch.randperm(n_obs, generator=generator, device=DEVICE)]
+    device = observed.device
+    generator = seeded(seed, device)
+    cells = cells[torch.randperm(n_obs, generator=generator, device=device)]
     n_held_out = min(n_obs // 10, _LARGEST_HELD_OUT)
     held_out, training = cells[:n_held_out], cells[n_held_out:]
     with torch.random.fork_rng():  # layers draw their weights and dropout from the global generator only
         torch.manual_seed(seed)
-        module = build().to(DEVICE)
+        module = build().to(device)
         averaged = ExponentialMovingAverage(module)
         groups = [
             {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": _WEIGHT_DECAY},
@@ -126,7 +127,7 @@ def train(
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=n_steps, pct_start=0.101)
         best, weights = float("inf"), averaged.module.state_dict()  # a view: the last weights, until there is a best
         for step in range(1, n_steps + 1):
-            rows = training[torch.randint(len(training), (_BATCH,), generator=generator, device=DEVICE)]
+            rows = training[torch.randint(len(training), (_BATCH,), generator=generator, device=device)]
             optimizer.zero_grad()
             loss(module, rows, generator).backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -135,7 +136,7 @@ def train(
             averaged.update(module)
             if step % max(n_steps // _N_SCORES, 1) == 0 and len(held_out):
                 with torch.no_grad():
-                    now = float(score(averaged.module, held_out, seeded(seed + 1)))
+                    now = float(score(averaged.module, held_out, seeded(seed + 1, device)))
                 if now < best:
                     best, weights = now, copy.deepcopy(averaged.module.state_dict())
     averaged.module.load_state_dict(weights)
@@ -206,15 +207,20 @@ class LogScale:
 
 
 def as_tensors(counts: NDArray[np.float32], observed: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Return counts, and a boolean of what is observed, as tensors on the device of the networks."""
-    return torch.from_numpy(counts).to(DEVICE), torch.from_numpy(observed > 0).to(DEVICE)
+    """Return counts, and a boolean of what is observed, as tensors; on a GPU if there is one, and all else follows."""
+    return torch.from_numpy(counts).to(_DEVICE), torch.from_numpy(observed > 0).to(_DEVICE)
 
 
-def seeded(seed: int) -> torch.Generator:
-    """Return a source of randomness on the device of the networks."""
-    return torch.Generator(DEVICE).manual_seed(seed)
+def seeded(seed: int, device: torch.device) -> torch.Generator:
+    """Return a source of randomness on a device."""
+    return torch.Generator(device).manual_seed(seed)
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draw uniform numbers in [0, 1) on the device of their source."""
     return torch.rand(*shape, generator=generator, device=generator.device)
+
+
+def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw standard normal numbers on the device of their source."""
+    return torch.randn(*shape, generator=generator, device=generator.device)
