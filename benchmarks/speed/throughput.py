@@ -32,6 +32,7 @@ from _markdown import markdown
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 REPEATS = 3
+ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}  # what Lightning calls them
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 
 
@@ -123,7 +124,7 @@ def training(
             n_steps,
             batch_size=batch_size,
             validation_size=0.0,
-            accelerator="gpu" if device == "cuda" else "cpu",
+            accelerator=ACCELERATORS[device],
             precision=precision,
             enable_progress_bar=False,
             callbacks=[clock],
@@ -138,7 +139,7 @@ def predicting(n_vars: int, device: str, backbone: str = "mlp") -> tuple[float, 
     adata = cells(n_cells(device, backbone), n_vars).copy()
     CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
     model = CountsDiffImputer(adata, backbone=backbone)
-    model.train(2, validation_size=0.0, accelerator="gpu" if device == "cuda" else "cpu", enable_progress_bar=False)
+    model.train(2, validation_size=0.0, accelerator=ACCELERATORS[device], enable_progress_bar=False)
     mean = seconds(lambda: model.impute(inplace=False))
     sample = seconds(lambda: model.impute(output="sample", n_steps=10, inplace=False))
     means, samples = adata.n_obs / mean, adata.n_obs / sample
@@ -154,7 +155,7 @@ def thinning(device: str) -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--device", choices=ACCELERATORS, default="cpu")
     options.add_argument("--backbone", nargs="+", default=["mlp"])
     options.add_argument("--precision", nargs="+", choices=DTYPES, default=["32-true"])
     options.add_argument("--batch-size", nargs="+", type=int, default=[128])

@@ -48,6 +48,13 @@ def test_consecutive_calls_continue_the_stream():
     assert torch.equal(torch.cat(parts, dim=1), at_once.uniform(8))
 
 
+def test_some_numbers_are_those_of_all_and_the_others_count_as_drawn():
+    keys, at = torch.arange(4), torch.tensor([0, 5, 6, 23])
+    every, some = RowGenerator(0, keys), RowGenerator(0, keys)
+    assert torch.equal(some.uniform(2, 3, at=at), every.uniform(2, 3).flatten()[at])
+    assert torch.equal(some.uniform(3), every.uniform(3))
+
+
 def test_seeds_streams_and_neighbouring_rows_are_uncorrelated():
     n_obs = 40_000
     keys = torch.arange(n_obs)

@@ -49,6 +49,7 @@ def test_what_fits_passes(value, hint):
         ({"name": "x", "inner": {}}, Outer, "it does not have the entries name, inner, choice"),
         ({"name": "x", "inner": {"y": {"n": None}}, "choice": None}, Outer, "it.inner.y.n is None, not of type int"),
         ([], Outer, "it does not have the entries"),
+        ([], NDArray[Any], r"it is \[\], not of type ndarray"),
     ],
 )
 def test_what_does_not_fit_is_named(value, hint, says):

@@ -79,7 +79,7 @@ def _cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client | N
     except ImportError:
         raise InputError("Several workers need Dask: pip install 'countsdiff[distributed]'.") from None
     try:
-        client = distributed.local_client(workers or 1) if scheduler is None else Client(scheduler, timeout=30)
+        client = Client(scheduler, timeout=30) if workers is None else distributed.local_client(workers)
     except OSError as error:
         raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error}).") from error
     with client:

@@ -187,9 +187,10 @@ def births(
     # the others, nine tenths of them in an ordinary imputation, would cost as much
     at = noised.flatten().nonzero().squeeze(1)
     mean = intensity.mean.flatten()[at]
-    if rule == "poisson" or (rule == "law" and intensity.shape is not None):
-        shape = intensity.shape.flatten()[at] if rule == "law" and intensity.shape is not None else None
-        born = CountLaw(mean * exposure, shape).quantile(generator.uniform(*event_shape, at=at))
+    shape = intensity.shape if rule == "law" else None
+    if rule == "poisson" or shape is not None:
+        law = CountLaw(mean * exposure, None if shape is None else shape.flatten()[at])
+        born = law.quantile(generator.uniform(*event_shape, at=at))
     else:
         lost = mean * (1.0 - p_t)
         lost = torch.round(lost) if rule == "round" else torch.floor(lost + generator.uniform(*event_shape, at=at))
