@@ -67,11 +67,6 @@ def cause_of(error: Exception) -> str:
     return "it is truncated" if "truncated" in str(error) else " ".join(str(error).split()) or "it is damaged"
 
 
-def named_layers(adata: AnnData) -> dict[str, Any]:
-    """Return the layers by name: without ``X``, which anndata counts among them, by the name None, from 0.13 on."""
-    return {name: matrix for name, matrix in adata.layers.items() if name is not None}
-
-
 def check_sparse(matrix: Any) -> None:
     """Check that a sparse matrix in memory says where its entries are: one that lies would crash the process.
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, __version__, datasets, metrics, pp
 from countsdiff.cli import main
-from countsdiff.store import named_layers
+from countsdiff.layers import named_layers
 
 FAST = ("--steps", "20", "--accelerator", "cpu")
 

@@ -10,9 +10,9 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer
 from countsdiff.cli import _job, main
+from countsdiff.layers import named_layers
 from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
-from countsdiff.store import named_layers
 
 FAST = ("--steps", "20", "--accelerator", "cpu", "--labels-key", "kind")
 

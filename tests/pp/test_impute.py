@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
-from countsdiff.store import named_layers
+from countsdiff.layers import named_layers
 
 FAST = {"max_steps": 20, "accelerator": "cpu", "enable_progress_bar": False}
 

@@ -74,9 +74,10 @@ def prepare(adata: "AnnData", name: str, *, n_genes: int = 1000, labels_key: str
     from anndata import AnnData
 
     from countsdiff import pp
-    from countsdiff.model._data import check_counts, get_layer, require_columns
+    from countsdiff.layers import default_layer, get_layer
+    from countsdiff.model._data import check_counts, require_columns
 
-    layer = "counts" if "counts" in adata.layers else None
+    layer = default_layer(adata)
     require_columns(adata, [labels_key])
     check_counts(adata, layer)
     counts = sparse.csr_matrix(get_layer(adata, layer), dtype=np.float32)

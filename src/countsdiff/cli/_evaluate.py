@@ -40,7 +40,7 @@ def evaluate(
     from scipy import sparse
 
     from countsdiff import metrics
-    from countsdiff.model._data import default_layer, get_layer
+    from countsdiff.layers import default_layer, get_layer
 
     with blame(imputed):
         hidden = sparse.csr_matrix(get_layer(scored, missing_layer).astype(bool))

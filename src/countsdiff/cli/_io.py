@@ -39,7 +39,8 @@ def read(path: Path) -> "AnnData":
     import h5py
     from scipy import sparse
 
-    from countsdiff.store import cause_of, check_sparse, named_layers
+    from countsdiff.layers import named_layers
+    from countsdiff.store import cause_of, check_sparse
 
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")

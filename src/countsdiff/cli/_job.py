@@ -9,7 +9,8 @@ from scipy import sparse
 from countsdiff import CountsDiffImputer, pp
 from countsdiff.cli._io import InputError
 from countsdiff.cli._training import progress_bar
-from countsdiff.model._data import CellReader, as_row_access, check_counts, default_layer, get_layer
+from countsdiff.layers import default_layer, get_layer
+from countsdiff.model._data import CellReader, as_row_access, check_counts
 from countsdiff.model._hold_out import hold_out
 from countsdiff.pp._impute import borrow
 from countsdiff.pp._job import Job, load_model, with_missing_as

@@ -19,12 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
 
+from countsdiff.layers import get_layer, named_layers
 from countsdiff.model import CountsDiffImputer
-from countsdiff.model._data import as_row_access, get_layer
+from countsdiff.model._data import as_row_access
 from countsdiff.model._on_disk import read_rows
 from countsdiff.pp._impute import changed_layers
 from countsdiff.pp._job import apply, load_model
-from countsdiff.store import named_layers, open_store
+from countsdiff.store import open_store
 
 Matrices = dict[str, Any]
 

@@ -9,14 +9,8 @@ from typing import Any
 import numpy as np
 
 from countsdiff.distributed._chunk import Files, Rows, saved_model
-from countsdiff.model._data import (
-    CellReader,
-    as_row_access,
-    check_counts,
-    check_unique,
-    get_layer,
-    stored_values,
-)
+from countsdiff.layers import get_layer
+from countsdiff.model._data import CellReader, as_row_access, check_counts, check_unique, stored_values
 from countsdiff.model._on_disk import read_rows
 from countsdiff.model._write import SPARSE_BELOW
 from countsdiff.pp._job import counts_layer

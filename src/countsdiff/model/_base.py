@@ -16,6 +16,7 @@ from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
+from countsdiff.layers import get_layer
 from countsdiff.model._data import (
     CellReader,
     align_genes,
@@ -23,7 +24,6 @@ from countsdiff.model._data import (
     check_categories,
     check_counts,
     chosen_rows,
-    get_layer,
     row_keys,
 )
 from countsdiff.model._missing import Task, resolve_missing

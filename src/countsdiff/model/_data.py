@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi.data.fields import LayerField
 
+from countsdiff.layers import get_layer
 from countsdiff.model._on_disk import is_on_disk, read_rows
-from countsdiff.store import check_sparse, named_layers
+from countsdiff.store import check_sparse
 
 _CHUNK = 2048  # rows densified at a time, or fewer:
 _CHUNK_ENTRIES = 2**25  # peaks are many
@@ -108,28 +109,6 @@ def as_row_access(matrix):
     """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
     matrix = matrix.to_memory() if isinstance(matrix, CSCDataset) else matrix
     return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
-
-
-def get_layer(adata: AnnData, layer: str | None):
-    """Return X or a layer.
-
-    Raises
-    ------
-    KeyError
-        If there is no such layer; the message lists those there are.
-    """
-    if layer is None:
-        if adata.X is None:
-            raise KeyError(f"adata.X is empty; name the layer with the counts, one of {list(named_layers(adata))}.")
-        return adata.X
-    if layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; it has {list(named_layers(adata)) or 'no layers'}.")
-    return adata.layers[layer]
-
-
-def default_layer(adata: AnnData) -> str | None:
-    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
-    return "counts" if "counts" in adata.layers else None
 
 
 def require_columns(adata: AnnData, keys: list[str | None]) -> None:

@@ -11,7 +11,7 @@ from scvi import REGISTRY_KEYS
 
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
-from countsdiff.model._data import default_layer
+from countsdiff.layers import default_layer
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel

@@ -8,8 +8,9 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.model._data import CellReader, as_row_access, get_layer
-from countsdiff.store import check_sparse, named_layers
+from countsdiff.layers import get_layer, named_layers
+from countsdiff.model._data import CellReader, as_row_access
+from countsdiff.store import check_sparse
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, MuDataObsmField
 
-from countsdiff.model._data import KEYS, align_genes, as_row_access, check_counts, get_layer
+from countsdiff.layers import get_layer
+from countsdiff.model._data import KEYS, align_genes, as_row_access, check_counts
 
 _COUNTS, _PRESENT = "_countsdiff_counts", "_countsdiff_present"  # in mdata.obsm, beside scvi-tools' own columns
 

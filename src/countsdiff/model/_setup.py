@@ -19,8 +19,9 @@ from scvi.data.fields import (
 )
 from scvi.utils import setup_anndata_dsp
 
+from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import KEYS, OptionalLayerField, check_categories, check_counts, get_layer, require_columns
+from countsdiff.model._data import KEYS, OptionalLayerField, check_categories, check_counts, require_columns
 from countsdiff.model._modalities import JointCountsField, present_field
 
 

@@ -11,8 +11,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import as_row_access, check_unique, get_layer
+from countsdiff.model._data import as_row_access, check_unique
 
 logger = logging.getLogger("countsdiff")
 

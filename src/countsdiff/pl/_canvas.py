@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.store import named_layers
+from countsdiff.layers import get_layer
 
 BLUE, ORANGE, GREY = "#2a6ebb", "#e07b39", "#8a8a8a"
 
@@ -54,9 +54,7 @@ def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
     ValueError
         If the shape is another.
     """
-    if isinstance(which, str) and which not in adata.layers:
-        raise KeyError(f"adata.layers has no {which!r}; it has {list(named_layers(adata)) or 'no layers'}.")
-    matrix = adata.X if which is None else adata.layers[which] if isinstance(which, str) else which
+    matrix = get_layer(adata, which) if isinstance(which, str) else adata.X if which is None else which
     array = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
     if array.shape != adata.shape:
         raise ValueError(f"The matrix has shape {array.shape}, the data {adata.shape}.")

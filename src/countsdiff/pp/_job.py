@@ -9,8 +9,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.layers import default_layer, get_layer
 from countsdiff.model import CountsDiffImputer
-from countsdiff.model._data import align_genes, default_layer, get_layer
+from countsdiff.model._data import align_genes
 from countsdiff.model._write import SPARSE_BELOW
 from countsdiff.pp._impute import borrow, changed_layers
 

@@ -1,0 +1,32 @@
+"""Which matrices an AnnData has: ``X`` and the layers, by name."""
+
+from typing import Any
+
+from anndata import AnnData
+
+
+def get_layer(adata: AnnData, layer: str | None):
+    """Return X or a layer.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer; the message lists those there are.
+    """
+    if layer is None:
+        if adata.X is None:
+            raise KeyError(f"adata.X is empty; name the layer with the counts, one of {list(named_layers(adata))}.")
+        return adata.X
+    if layer not in adata.layers:
+        raise KeyError(f"adata.layers has no {layer!r}; it has {list(named_layers(adata)) or 'no layers'}.")
+    return adata.layers[layer]
+
+
+def default_layer(adata: AnnData) -> str | None:
+    """Where the counts are if nobody says: the layer "counts" if there is one, else X."""
+    return "counts" if "counts" in adata.layers else None
+
+
+def named_layers(adata: AnnData) -> dict[str, Any]:
+    """Return the layers by name: without ``X``, which anndata counts among them, by the name None, from 0.13 on."""
+    return {name: matrix for name, matrix in adata.layers.items() if name is not None}
