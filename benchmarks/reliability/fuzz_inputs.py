@@ -4,15 +4,17 @@ python benchmarks/reliability/fuzz_inputs.py --n 20000 --seed 0
 
 Runs `countsdiff impute` with a trained model, in forks of this process: what the HDF5 library does to itself with a
 damaged file kills a fork only. A traceback, another exit status, no or several sentences, a changed input, files left
-behind by a run that failed, or more than twenty seconds is a defect; it is listed with the number that repeats it.
+behind by a run that failed, or more than ten seconds is a defect; it is listed with the number that repeats it.
 """
 
 import argparse
 import contextlib
+import faulthandler
 import hashlib
 import io
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -40,7 +42,7 @@ from _markdown import markdown
 from countsdiff import CountsDiffImputer
 from countsdiff.cli import main as command_line
 
-BATCH, SECONDS, MEMORY = 25, 20, 8 * 2**30
+BATCH, SECONDS, MEMORY = 25, 10, 8 * 2**30
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 
 
@@ -247,6 +249,14 @@ def attempt(seed: int, folder: Path) -> tuple[str, str]:
     return damage, f"{options} exit {status}, files {left}, said {complained.getvalue()[:300]!r}"
 
 
+def _attempt_all(seeds: list[int], folder: Path, write: int) -> None:
+    with os.fdopen(write, "wb") as pipe:
+        for seed in seeds:
+            signal.alarm(SECONDS)
+            pickle.dump((seed, *attempt(seed, folder)), pipe)
+            pipe.flush()
+
+
 def run_batch(seeds: list[int], folder: Path) -> list[tuple[int, str, str]]:
     """Attempts in a fork; those after one that killed it are done in another."""
     results: list[tuple[int, str, str]] = []
@@ -256,11 +266,10 @@ def run_batch(seeds: list[int], folder: Path) -> list[tuple[int, str, str]]:
         if child == 0:
             os.close(read)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            with os.fdopen(write, "wb") as pipe:
-                for seed in seeds:
-                    signal.alarm(SECONDS)
-                    pickle.dump((seed, *attempt(seed, folder)), pipe)
-                    pipe.flush()
+            with (folder / "killed").open("w") as where:  # stays open as long as the fork lives
+                faulthandler.enable(where, all_threads=False)
+                faulthandler.register(signal.SIGALRM, where, all_threads=False, chain=True)
+                _attempt_all(seeds, folder, write)
             os._exit(0)
         os.close(write)
         with os.fdopen(read, "rb") as pipe:
@@ -271,7 +280,9 @@ def run_batch(seeds: list[int], folder: Path) -> list[tuple[int, str, str]]:
         shutil.rmtree(folder / f"work{child}", ignore_errors=True)
         seeds = [seed for seed in seeds if seed not in {r[0] for r in results}]
         if seeds and os.WIFSIGNALED(status):
-            results.append((seeds.pop(0), "unknown", f"killed by signal {os.WTERMSIG(status)}"))
+            at = re.search(r'File "(.+?)", line (\d+)', (folder / "killed").read_text())
+            place = "/".join([*Path(at[1]).parts[-3:]]) + f":{at[2]}" if at else "nobody knows where"
+            results.append((seeds.pop(0), "unknown", f"killed by signal {os.WTERMSIG(status)} in {place}"))
     return results
 
 

@@ -1,7 +1,6 @@
 """Checkpoints of a training: tensors and JSON in one file, so that reading it runs no code."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+from countsdiff.files import atomic
 
 _TREE = "checkpoint"
 
@@ -34,11 +35,8 @@ class SafeCheckpoints(CheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, torch.Tensor] = {}
         tree = json.dumps(_to_json(checkpoint, tensors, "checkpoint"))
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file(tensors, temporary, {_TREE: tree})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # the name must not reach the disk before the contents
-        os.replace(temporary, path)
+        with atomic(path) as temporary:
+            temporary.write_bytes(save(tensors, {_TREE: tree}))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint, its tensors on the CPU.

@@ -1,11 +1,12 @@
 """AnnData on disk, in .h5ad files and zarr stores: opened without reading its matrices, given layers block by block."""
 
+import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import h5py
@@ -47,7 +48,7 @@ def open_store(path: str | Path) -> AnnData:
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder.")
     try:
-        group = _open(path, "r")
+        group: Any = _open_zarr(path, "r") if path.is_dir() else h5py.File(path, "r")
         layers = {name: _lazy(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
         return AnnData(
             _lazy(group["X"]) if "X" in group else None,
@@ -93,7 +94,7 @@ def add_layers(path: Path, blocks: Iterable[Mapping[str, Any]], n_obs: int) -> N
     n_obs
         Number of rows that all blocks have together.
     """
-    with _opened(path, "r+") as group:
+    with _to_change(path) as group:
         layers = group.require_group("layers")
         start = 0
         for block in blocks:
@@ -109,11 +110,33 @@ def add_layers(path: Path, blocks: Iterable[Mapping[str, Any]], n_obs: int) -> N
 
 def add_record(path: Path, key: str, record: Mapping[str, Any]) -> None:
     """Write where a layer comes from to ``uns["countsdiff"]`` of a store."""
-    with _opened(path, "r+") as group:
+    with _to_change(path) as group:
         if "uns" not in group:
             ad.io.write_elem(group, "uns", {})
         known = ad.io.read_elem(group["uns/countsdiff"]) if "uns/countsdiff" in group else {}
         ad.io.write_elem(group["uns"], "countsdiff", {**known, key: dict(record)})
+
+
+@contextmanager
+def hdf5_file(path: Path, mode: Literal["r+", "w"]) -> Iterator[h5py.File]:
+    """Open an HDF5 file to write to; what went wrong with writing is raised when it is closed.
+
+    HDF5 cannot give up: after a write that failed it keeps what it has not written, cannot close the file, prints
+    tracebacks, and crashes the process at its end.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or writing failed for another reason.
+    """
+    with _Forgiving(path, "w+" if mode == "w" else mode) as raw:
+        try:
+            with h5py.File(raw, mode) as file:
+                yield file
+        finally:
+            if raw.failure is not None:
+                raw.failure.filename = str(path)
+                raise raw.failure
 
 
 def copy_store(source: Path, target: Path) -> None:
@@ -151,21 +174,46 @@ def store_size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _open(path: Path, mode: Any) -> Any:
-    # consolidated metadata would not show what is being written
-    return zarr.open_group(path, mode=mode, use_consolidated=False) if path.is_dir() else h5py.File(path, mode)
+def _open_zarr(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
+    return zarr.open_group(path, mode=mode, use_consolidated=False)  # which would not show what is being written
 
 
 @contextmanager
-def _opened(path: Path, mode: Any) -> Iterator[Any]:
-    group = _open(path, mode)
-    try:
+def _to_change(path: Path) -> Iterator[Any]:
+    if path.is_dir():
+        group = _open_zarr(path, "r+")
         yield group
-    finally:
-        if isinstance(group, h5py.File):
-            group.close()
-        else:
-            zarr.consolidate_metadata(group.store)
+        zarr.consolidate_metadata(group.store)
+    else:
+        with hdf5_file(path, "r+") as file:
+            yield file
+
+
+class _Forgiving(io.FileIO):
+    """A file that keeps the first failure to write for later, and drops what would be written after it."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data)
+        while self.failure is None and len(left) > 0:
+            try:
+                left = left[super().write(left) :]  # of a large piece, or on a disk almost full, a part is written
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        if self.failure is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.failure = error
+        return size or 0
+
+    def readinto(self, buffer: Any, /) -> int:
+        n_read = super().readinto(buffer)
+        return n_read if self.failure is None else len(buffer)  # of what was dropped nothing is there
 
 
 def _lazy(element: Any) -> Any:

@@ -346,19 +346,6 @@ class TestBadInput:
         status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad")
         assert (status, "truncated" in err, err.count("\n")) == (2, True, 1)
 
-    def test_failed_write_leaves_the_old_output(self, run, save, adata, tmp_path, monkeypatch):
-        def fail(self, path, **kwargs):
-            path.write_text("half")
-            raise OSError("No space left on device")
-
-        source, out = save(adata), tmp_path / "out.h5ad"
-        out.write_text("old")
-        monkeypatch.setattr(ad.AnnData, "write_h5ad", fail)
-        status, _, err = run("impute", source, "-o", out, *FAST)
-        assert (status, "out.h5ad: No space left on device" in err) == (2, True)
-        assert out.read_text() == "old"
-        assert len(list(tmp_path.iterdir())) == 2
-
 
 class TestEvaluate:
     @pytest.fixture

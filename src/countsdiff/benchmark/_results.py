@@ -3,13 +3,14 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+
+from countsdiff.files import atomic
 
 from ._data import Dataset
 from ._exam import Score
@@ -143,6 +144,6 @@ class Results:
         return json.loads(self._record.read_text()) if self._record.exists() else {}
 
     def _update(self, key: str, value: object) -> None:
-        temporary = self._record.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._read() | {key: value}, indent=2) + "\n")
-        os.replace(temporary, self._record)
+        text = json.dumps(self._read() | {key: value}, indent=2) + "\n"
+        with atomic(self._record) as temporary:
+            temporary.write_text(text)

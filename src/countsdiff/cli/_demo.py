@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Option
 
-from countsdiff.cli._io import InputError, atomic, report, write
+from countsdiff.cli._io import InputError, report, write
+from countsdiff.files import atomic
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from countsdiff.cli._io import InputError, atomic, blame, check_output, read
+from countsdiff.cli._io import InputError, blame, check_output, read
+from countsdiff.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,8 @@ import typer
 from typer import Argument, Option
 
 from countsdiff.cli._impute import Accelerator
-from countsdiff.cli._io import InputError, atomic, check_output, report
+from countsdiff.cli._io import InputError, check_output, report
+from countsdiff.files import atomic
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from countsdiff.cli._io import InputError, atomic, blame, check_output, read, write
+from countsdiff.cli._io import InputError, blame, check_output, read, write
 from countsdiff.cli._io import report as say
+from countsdiff.files import atomic
 
 
 class Output(StrEnum):

@@ -1,13 +1,19 @@
 """Reading and writing files so that nothing is lost, and saying in one sentence what is wrong with them."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from countsdiff.files import atomic
+
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class InputError(Exception):
@@ -22,6 +28,9 @@ def blame(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, OSError, MisconfigurationException) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            where = error.filename or path
+            raise InputError(f"{where}: writing failed ({error.strerror}); make room, or write elsewhere.") from error
         # the text of a KeyError is the repr of its argument
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise InputError(f"{path}: {' '.join(str(message).split())}") from error
@@ -84,23 +93,22 @@ def check_output(path: Path, *inputs: Path) -> None:
         raise InputError(f"{path}: no permission to write to {folder}.")
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails."""
-    path = path.resolve()
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write(adata: "AnnData", path: Path) -> None:
-    """Write an .h5ad file; a reader of `path` sees the old file or the whole new one."""
-    with atomic(path) as temporary:
+    """Write an .h5ad file; a reader of `path` sees the old file or the whole new one.
+
+    Raises
+    ------
+    InputError
+        If the disk is full, or writing fails for another reason.
+    """
+    from anndata.io import write_elem
+
+    from countsdiff.store import hdf5_file
+
+    adata.strings_to_categoricals()  # as write_h5ad does, which opens files itself
+    with blame(path), atomic(path) as temporary, hdf5_file(temporary, "w") as file:
         # level 1: imputed means do not compress better with more effort
-        adata.write_h5ad(temporary, compression="gzip", compression_opts=1)
+        write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
 
 
 def report(*lines: str | None) -> None:

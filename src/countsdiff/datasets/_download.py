@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from countsdiff.files import atomic
+
 _BLOCK = 2**20  # bytes read at a time
 _TIMEOUT = 60  # seconds without a byte
 
@@ -35,8 +37,7 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> None:
         If the server cannot be reached or the transfer breaks off; the message says how to do without.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic(path) as partial:
         try:
             _transfer(url, partial)
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
@@ -45,9 +46,6 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> None:
                 f"internet, or download it elsewhere and copy it to {path}"
             ) from error
         check(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _transfer(url: str, path: Path) -> None:

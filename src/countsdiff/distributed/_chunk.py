@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +14,10 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from scipy import sparse
 
+from countsdiff.files import atomic
 from countsdiff.layers import get_layer, named_layers
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._data import as_row_access
@@ -166,14 +165,9 @@ def answer(folder: Path, rows: Rows, start: int, stop: int) -> int:
             arrays |= {f"{name}/{field}": getattr(matrix, field) for field in ("data", "indices", "indptr")}
         else:
             arrays[name] = np.ascontiguousarray(matrix)
-    target = part(folder, start)
-    # workers that are taken for dead may still be writing: a name of its own for every attempt
-    temporary = target.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    try:
-        save_file(arrays, temporary, {"record": json.dumps(record, default=float), "names": json.dumps([*matrices])})
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    about = {"record": json.dumps(record, default=float), "names": json.dumps([*matrices])}
+    with atomic(part(folder, start)) as temporary:
+        temporary.write_bytes(save(arrays, about))
     return start
 
 

@@ -1,6 +1,5 @@
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -11,6 +10,7 @@ import filelock
 
 from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
 from countsdiff.distributed._plan import Plan
+from countsdiff.files import atomic
 from countsdiff.store import add_layers, add_record, copy_store, open_store, replace_store, store_size
 
 if TYPE_CHECKING:
@@ -126,9 +126,8 @@ def _claim(parts: Path, plan: Plan) -> None:
     """Check that what lies in `parts` belongs to this plan; the first to come leaves its name."""
     name = parts / "plan.json"
     if not name.exists():
-        temporary = parts / "plan.tmp"
-        temporary.write_text(json.dumps(plan.identity(), indent=1))
-        os.replace(temporary, name)
+        with atomic(name) as temporary:
+            temporary.write_text(json.dumps(plan.identity(), indent=1))
     found = json.loads(name.read_text())
     differing = [key for key, value in plan.identity().items() if found.get(key) != value]
     if differing:

@@ -1,0 +1,33 @@
+"""Files that are written whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails.
+
+    Every attempt has a file of its own: on a cluster those that are taken for dead may still be writing.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or writing fails for another reason; its ``filename`` is `path`.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # the name must not reach the disk before the contents
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None:  # from the system, not a sentence of somebody's
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
