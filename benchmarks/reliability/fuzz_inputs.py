@@ -4,7 +4,8 @@ python benchmarks/reliability/fuzz_inputs.py --n 20000 --seed 0
 
 Runs `countsdiff impute` with a trained model, in forks of this process: what the HDF5 library does to itself with a
 damaged file kills a fork only. A traceback, another exit status, no or several sentences, a changed input, files left
-behind by a run that failed, or more than ten seconds is a defect; it is listed with the number that repeats it.
+behind by a run that failed, or more than ten seconds (of computing; a hundred of waiting) is a defect; it is listed
+with the number that repeats it. Ctrl-C ends the run with a report of what was done.
 """
 
 import argparse
@@ -224,7 +225,6 @@ def attempt(seed: int, folder: Path) -> tuple[str, str]:
     options = [option for i in rng.integers(len(OPTIONS), size=n_options) for option in OPTIONS[i]]
     before = hashlib.sha256(source.read_bytes()).digest()
     said, complained = io.StringIO(), io.StringIO()
-    start = time.perf_counter()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
             status = command_line(
@@ -240,8 +240,6 @@ def attempt(seed: int, folder: Path) -> tuple[str, str]:
     left = sorted(p.name for p in work.iterdir())
     if hashlib.sha256(source.read_bytes()).digest() != before:
         return damage, f"{options} the input changed"
-    if time.perf_counter() - start > SECONDS:
-        return damage, f"{options} took too long"
     if status == 0 and left == ["in.h5ad", "out.h5ad"]:
         return damage, "imputed"
     if status == 2 and left == ["in.h5ad"] and len(sentences) == 1 and len(sentences[0]) < 1_000:
@@ -252,7 +250,8 @@ def attempt(seed: int, folder: Path) -> tuple[str, str]:
 def _attempt_all(seeds: list[int], folder: Path, write: int) -> None:
     with os.fdopen(write, "wb") as pipe:
         for seed in seeds:
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.alarm(10 * SECONDS)
             pickle.dump((seed, *attempt(seed, folder)), pipe)
             pipe.flush()
 
@@ -268,7 +267,8 @@ def run_batch(seeds: list[int], folder: Path) -> list[tuple[int, str, str]]:
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             with (folder / "killed").open("w") as where:  # stays open as long as the fork lives
                 faulthandler.enable(where, all_threads=False)
-                faulthandler.register(signal.SIGALRM, where, all_threads=False, chain=True)
+                for too_long in (signal.SIGPROF, signal.SIGALRM):
+                    faulthandler.register(too_long, where, all_threads=False, chain=True)
                 _attempt_all(seeds, folder, write)
             os._exit(0)
         os.close(write)
@@ -299,13 +299,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder)
-        for first in range(args.seed, args.seed + args.n, BATCH):
-            for seed, damage, outcome in run_batch(list(range(first, min(first + BATCH, args.seed + args.n))), folder):
-                if outcome not in ("imputed", "refused"):
-                    defects.append(f"seed {seed}, {damage}: {outcome}")
-                    print(defects[-1], flush=True)
-                    outcome = "defect"
-                counts[damage, outcome] += 1
+        with contextlib.suppress(KeyboardInterrupt):
+            for first in range(args.seed, args.seed + args.n, BATCH):
+                last = min(first + BATCH, args.seed + args.n)
+                for seed, damage, outcome in run_batch(list(range(first, last)), folder):
+                    if outcome not in ("imputed", "refused"):
+                        defects.append(f"seed {seed}, {damage}: {outcome}")
+                        print(defects[-1], flush=True)
+                        outcome = "defect"
+                    counts[damage, outcome] += 1
     kinds = [*DAMAGES, *(["unknown"] if counts["unknown", "defect"] else [])]
     table = pd.DataFrame([{"damage": d, **{o: counts[d, o] for o in ("imputed", "refused", "defect")}} for d in kinds])
     table.loc[len(table)] = {"damage": "all", **table.drop(columns="damage").sum()}
@@ -314,7 +316,7 @@ def main() -> int:
     if args.write:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "fuzz_inputs.md").write_text(
-            f"# Damaged input\n\n{__doc__}\nRun with --n {args.n} --seed {args.seed}.\n\n{text}\n"
+            f"# Damaged input\n\n{__doc__}\nRun with --seed {args.seed}.\n\n{text}\n"
         )
     return 1 if defects else 0
 

@@ -231,6 +231,18 @@ def test_duplicate_cells_are_refused(folder, tmp_path):
         distributed.impute(tmp_path / "a.h5ad", folder / "model")
 
 
+@pytest.mark.parametrize("value", [-1.0, 0.5, np.nan])
+def test_marks_that_are_none_are_found_before_any_work(folder, tmp_path, value):
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    marks = np.zeros(adata.shape, np.float32)
+    marks[-1, 3] = value  # of the last chunk
+    adata.layers["marks"] = sparse.csr_matrix(marks)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="it must be boolean"):
+        distributed.impute(tmp_path / "a.h5ad", folder / "model", missing="marks", chunk_size=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]
+
+
 def test_cluster_loses_nothing_when_a_worker_is_killed(folder, expected, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="countsdiff[distributed] is not installed")
     arguments = {"store": folder / "data.h5ad", "model_dir": folder / "model", "chunk_size": 5}

@@ -1,6 +1,7 @@
 """What is to be done, and how much of it there is."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
 from countsdiff.model._data import CellReader, as_row_access, check_counts, check_unique, stored_values
+from countsdiff.model._missing import check_boolean
 from countsdiff.model._on_disk import read_rows
 from countsdiff.model._write import SPARSE_BELOW
 from countsdiff.pp._job import counts_layer
@@ -59,7 +61,7 @@ class Plan:
         marks = [None if missing in _RULES else missing, model.registry_["setup_args"]["missing_layer"]]
         marked = tuple(name for name in marks if name is not None and (name == missing or name in adata.layers))
         n_filled, n_missing = _count(get_layer(adata, layer))
-        n_missing += sum(_count(get_layer(adata, name))[0] for name in marked)
+        n_missing += sum(_count(get_layer(adata, name), check_boolean)[0] for name in marked)
         rule = "zeros" if missing is None and n_missing == 0 else missing
         n_entries = adata.n_obs * adata.n_vars
         as_sparse = (
@@ -96,12 +98,15 @@ class Plan:
         return identity
 
 
-def _count(matrix: Any) -> tuple[int, int]:
-    """Entries that are not zero, and those that are NaN."""
+def _count(matrix: Any, check: Callable[[Any], None] | None = None) -> tuple[int, int]:
+    """Entries that are not zero, and those that are NaN; every block of rows passes the check."""
     matrix = as_row_access(matrix)
     n_filled = n_nan = 0
     for rows in CellReader(matrix).chunks():
-        values = stored_values(read_rows(matrix, rows))
+        block = read_rows(matrix, rows)
+        if check is not None:
+            check(block)
+        values = stored_values(block)
         n_filled += int(np.count_nonzero(values))
         n_nan += int(np.isnan(values).sum())
     return n_filled, n_nan

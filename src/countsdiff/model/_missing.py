@@ -138,11 +138,18 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
             f"missing has shape {hidden.shape}, the data {reader.counts.shape}: it needs one entry per cell and gene, "
             "in the same order."
         )
-    _check_boolean(hidden)
+    check_boolean(hidden)
     return Task(hidden, evidence=False, rewrite="missing")
 
 
-def _check_boolean(matrix) -> None:
+def check_boolean(matrix) -> None:
+    """Check that a matrix of missing entries holds nothing but true and false.
+
+    Raises
+    ------
+    ValueError
+        If it does not; the message has the first other value.
+    """
     if sparse.issparse(matrix):
         check_sparse(matrix)
     values = matrix.data if sparse.issparse(matrix) else matrix
