@@ -2,8 +2,9 @@
 
 python benchmarks/few_cells.py
 
-Entries are hidden at random; the mean is scored, also with half the default learning rate. The simulated cells are of five types, their counts large (mean 40
-and more) and far more spread than molecules are (gamma shape one half). Writes benchmarks/results/few_cells.md.
+Entries are hidden at random; the mean is scored, also with half the default learning rate. The simulated cells are of
+five types, their counts large (mean 40 and more) and far more spread than molecules are (gamma shape one half). Writes
+benchmarks/results/few_cells.md.
 """
 
 import argparse
