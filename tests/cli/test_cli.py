@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import anndata as ad
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, __version__, datasets, metrics, pp
 from countsdiff.cli import main
+from countsdiff.cli._io import write
 from countsdiff.layers import named_layers
 
 FAST = ("--steps", "20", "--accelerator", "cpu")
@@ -345,6 +347,30 @@ class TestBadInput:
         source.write_bytes(source.read_bytes()[:-2000])
         status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad")
         assert (status, "truncated" in err, err.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize("has_raw", [False, True])
+def test_files_are_those_that_anndata_writes(adata, tmp_path, has_raw):
+    def content(path):
+        found = {}
+
+        def note(name, item):
+            found[name] = [{key: str(value) for key, value in item.attrs.items()}]
+            if isinstance(item, h5py.Dataset):
+                found[name] += [item.dtype, item.compression, item.shape, np.array(item).tolist()]
+
+        with h5py.File(path) as file:
+            note("/", file)
+            file.visititems(note)
+        return found
+
+    adata.raw = adata.copy() if has_raw else None
+    adata.obs["text"] = list("abc") * 20
+    adata.obsm["X_pca"] = np.ones((60, 2))
+    adata.uns["note"] = {"a": "text", "b": 3}
+    write(adata.copy(), tmp_path / "a.h5ad")
+    adata.copy().write_h5ad(tmp_path / "b.h5ad", compression="gzip", compression_opts=1)
+    assert content(tmp_path / "a.h5ad") == content(tmp_path / "b.h5ad")
 
 
 class TestEvaluate:

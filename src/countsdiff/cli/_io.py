@@ -109,6 +109,8 @@ def write(adata: "AnnData", path: Path) -> None:
     with blame(path), atomic(path) as temporary, hdf5_file(temporary, "w") as file:
         # level 1: imputed means do not compress better with more effort
         write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
+        if adata.raw is None and "raw" in file:
+            del file["raw"]  # an element of a kind that older readers do not know
 
 
 def report(*lines: str | None) -> None:
