@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images, read_images
 from countsdiff.image.pixel_model import PixelModel
@@ -105,7 +106,7 @@ def sampled(
             _ = clock.minutes
             chosen = None if codes is None else codes[rows % len(codes)]
             block = model.sample(len(rows), codes=chosen, first=start, batch_size=batch_size, **options)
-            np.save(folder / "part.npy", block)
-            os.replace(folder / "part.npy", file)
+            with atomic(file) as temporary:
+                np.save(temporary, block)
         blocks.append(np.load(file))
     return np.concatenate(blocks)

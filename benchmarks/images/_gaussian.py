@@ -5,7 +5,6 @@ schedule; the network predicts the velocity (Salimans & Ho 2022).
 """
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from _common import Clock
 from torch import Tensor
 
 from countsdiff.core import ExponentialMovingAverage
+from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images, flip
 from countsdiff.image.hide import hide_pixels
@@ -72,8 +72,8 @@ class GaussianPixels:
             self.step += 1
             if self.step % config.save_every == 0:
                 state = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimiser")}
-                torch.save(state | {"step": self.step}, self.file.with_suffix(".part"))
-                os.replace(self.file.with_suffix(".part"), self.file)
+                with atomic(self.file) as temporary:
+                    torch.save(state | {"step": self.step}, temporary)
                 _ = clock.minutes
 
     @torch.no_grad()
