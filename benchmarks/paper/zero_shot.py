@@ -2,9 +2,9 @@
 
 python benchmarks/paper/zero_shot.py cite_pbmc10k pbmc3k --seeds 1 2 3
 
-The first data set is trained on (with labels), the second is imputed with half of its entries hidden. Genes that the
-second does not have are absent (NaN), not zeros. Beside it: the same model trained on the second set itself, and two
-methods that need no training.
+The first data set is trained on (with labels), the second is imputed with half of its entries hidden, with the means of
+genes adapted to it and without. Genes that the second does not have are absent (NaN), not zeros. Beside it: the same
+model trained on the second set itself, and two methods that need no training.
 """
 
 import anndata as ad
@@ -43,10 +43,11 @@ def main() -> None:
         model = CountsDiffImputer(trained, seed=seed)
         model.train(seed=seed, enable_progress_bar=False)
         hidden = pp.mcar(counts.shape, 0.5, seed=seed)
-        wide = np.full((len(counts), source.n_vars), np.nan, dtype=np.float32)
-        wide[:, columns] = np.where(hidden, np.nan, counts)
-        query = ad.AnnData(wide, var=source.var[[]])
-        query.obs["label"] = trained.obs["label"].iloc[0]  # not looked at: guidance 0 drops covariates
+        query = ad.AnnData(np.where(hidden, np.nan, counts).astype(np.float32), var=target[:, shared].var[[]])
+        models = {
+            adapt_means: CountsDiffImputer.load_query_data(query, model, adapt_means=adapt_means)
+            for adapt_means in (False, True)
+        }
 
         own = ad.AnnData(sparse.csr_matrix(np.where(hidden, 0, counts)))
         own.layers["hidden"] = sparse.csr_matrix(hidden)
@@ -54,7 +55,8 @@ def main() -> None:
         own_model = CountsDiffImputer(own, seed=seed)
         own_model.train(seed=seed, enable_progress_bar=False)
         answers = {
-            "zero-shot": model.impute(query, guidance_scale=0.0, inplace=False)[:, columns],
+            "zero-shot, means not adapted": models[False].impute(inplace=False)[:, columns],
+            "zero-shot": models[True].impute(inplace=False)[:, columns],
             "trained on the target itself": own_model.impute(inplace=False),
             "size_factor_mean of the target": get_baseline("size_factor_mean").impute(counts, hidden),
             "knn in the target": get_baseline("knn").impute(counts, hidden, seed=seed),

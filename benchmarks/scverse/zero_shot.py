@@ -51,6 +51,8 @@ def main() -> None:
         model.train(max_steps=args.steps, seed=seed, enable_progress_bar=False)
         holes = query.copy()
         holes.X = np.where(hidden, np.nan, counts).astype(np.float32)
+        as_it_is = CountsDiffImputer.load_query_data(holes, model, adapt_means=False)
+        record("countsdiff, zero-shot, means not adapted", as_it_is.impute(inplace=False), start)
         tuned = CountsDiffImputer.load_query_data(holes, model)
         record("countsdiff, zero-shot", tuned.impute(inplace=False), start)
         tuned.train(max_steps=args.fine_tune, seed=seed, enable_progress_bar=False)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from countsdiff.core.calibration import fit_level, fit_sharpness, fit_tail
+from countsdiff.core.calibration import fit_level, fit_means, fit_sharpness, fit_tail
 
 
 def test_finds_the_tail_that_was_there(generator):
@@ -75,3 +75,28 @@ def test_a_weight_of_two_counts_an_entry_twice(fit, generator):
     weight[:200] = 2.0
     twice = [torch.cat([v, v[:200]]) for v in (counts, *laws)]
     assert fit(counts, *laws, weight) == pytest.approx(fit(*twice), rel=1e-9)
+
+
+def test_finds_the_factors_that_were_there(generator):
+    mean = torch.full((5_000,), 30.0, dtype=torch.float64)
+    factors = torch._standard_gamma(torch.full_like(mean, 4.0), generator=generator) / 4.0
+    index = torch.full_like(mean, 2.0)
+    counts = 2.0 * torch.poisson(factors * mean / 2.0, generator=generator)
+    found = fit_means(counts, mean, index)
+    # the posterior mean under the law that drew them, whose shape 4 had to be found
+    torch.testing.assert_close(found, (counts / 2.0 + 4.0) / (mean / 2.0 + 4.0), rtol=0.02, atol=0.02)
+    assert float((found - factors).square().mean()) < float((counts / mean - factors).square().mean())
+
+
+def test_noise_alone_moves_no_mean(generator):
+    mean = torch.full((5_000,), 30.0, dtype=torch.float64)
+    found = fit_means(torch.poisson(mean, generator=generator), mean, torch.ones_like(mean))
+    assert float((found - 1.0).abs().max()) < 0.05
+
+
+def test_what_was_not_predicted_keeps_its_mean():
+    mean = torch.tensor([0.0, 100.0, 100.0], dtype=torch.float64)
+    found = fit_means(torch.tensor([0.0, 300.0, 20.0], dtype=torch.float64), mean, torch.ones_like(mean))
+    assert found[0] == 1.0
+    assert found[1] > 2.5
+    assert found[2] < 0.3

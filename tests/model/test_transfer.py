@@ -1,10 +1,11 @@
-"""A model taken to other data says at first just what the reference says, and then learns."""
+"""A model taken to other data says at first what the reference says, but for means of genes, and then learns."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
@@ -20,9 +21,14 @@ def fine_tune(model, max_steps=20):
     model.train(max_steps=max_steps, batch_size=32, enable_progress_bar=False)
 
 
+def as_it_is(query, reference):
+    """A model of the query that says what the reference says."""
+    return CountsDiffImputer.load_query_data(query, reference, adapt_means=False)
+
+
 def test_known_categories_are_predicted_as_by_the_reference(trained, query):
     expected = trained.impute(query, inplace=False)
-    model = CountsDiffImputer.load_query_data(query, trained)
+    model = as_it_is(query, trained)
     assert model.adata is query
     np.testing.assert_array_equal(model.impute(inplace=False), expected)
     draws = [m.impute(query, output="sample", seed=4, inplace=False) for m in (trained, model)]
@@ -31,7 +37,7 @@ def test_known_categories_are_predicted_as_by_the_reference(trained, query):
 
 def test_new_batches_start_as_unknown_and_known_ones_stay(trained, query):
     query.obs["batch"] = np.where(np.arange(query.n_obs) < 40, "new", query.obs["batch"])
-    model = CountsDiffImputer.load_query_data(query, trained)
+    model = as_it_is(query, trained)
     predicted = model.impute(inplace=False)
     # the reference asked with the batch of the new cells unknown
     known = query.copy()
@@ -60,7 +66,7 @@ def test_a_reference_of_one_batch_takes_another(make_adata, hidden, train):
     expected = reference.impute(missing=hidden, inplace=False)
     query = make_adata()
     query.obs["batch"] = "other"
-    model = CountsDiffImputer.load_query_data(query, reference)
+    model = as_it_is(query, reference)
     np.testing.assert_allclose(model.impute(missing=hidden, inplace=False), expected, rtol=1e-4)
     assert model.module.denoiser.backbone.covariates.n_categories == [2, 2]
     fine_tune(model)
@@ -80,7 +86,7 @@ def test_genes_in_another_order_absent_or_unknown(trained, query, hidden):
     other.var_names = [*other.var_names[:-1], "unheard of"]
     other.X = sparse.csr_matrix(other.X)
     with pytest.warns(UserWarning, match="1 of the 26 genes are unknown"):
-        model = CountsDiffImputer.load_query_data(other, trained)
+        model = as_it_is(other, trained)
     lost = present[-1]
     counts[:, lost] = np.nan
     with_holes.X = counts
@@ -98,7 +104,7 @@ def test_dense_query_like_sparse_query(trained, query):
     part = query[:, 3:].copy()
     as_dense = part.copy()
     as_dense.X = dense(part.X)
-    results = [CountsDiffImputer.load_query_data(a, trained).impute(inplace=False) for a in (part, as_dense)]
+    results = [as_it_is(a, trained).impute(inplace=False) for a in (part, as_dense)]
     np.testing.assert_array_equal(*map(dense, results))
 
 
@@ -106,11 +112,86 @@ def test_covariates_that_are_absent_are_unknown(trained, query):
     bare = query.copy()
     bare.obs = bare.obs[[]]
     with pytest.warns(UserWarning, match="'batch', 'kind', 'age'"):
-        model = CountsDiffImputer.load_query_data(bare, trained)
+        model = as_it_is(bare, trained)
     np.testing.assert_allclose(
         model.impute(inplace=False), trained.impute(query, guidance_scale=0.0, inplace=False), rtol=1e-5
     )
     assert list(bare.obs) == []
+
+
+@pytest.fixture(scope="module")
+def two_types():
+    """Cells of two types that differ tenfold in most genes, and a model that has seen both of them."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(2.0, 4.0, (2, 60)) * np.where(rng.random((2, 60)) < 0.4, 0.1, 1.0)
+    adata = AnnData(rng.poisson(rates[np.arange(600) % 2]).astype(np.float32))
+    CountsDiffImputer.setup_anndata(adata)
+    model = CountsDiffImputer(adata, width=64)
+    model.train(max_steps=400, enable_progress_bar=False)
+    return model, rates
+
+
+def caught(model, query):
+    """Factors of the means that adapting found, and the loss of imputing before and after."""
+    before, after = as_it_is(query.copy(), model), CountsDiffImputer.load_query_data(query.copy(), model)
+    losses = [
+        sum(
+            float(m.module.imputation_loss(b, torch.Generator().manual_seed(0)).sum())
+            for b in m._spread(np.arange(m.adata.n_obs))
+        )
+        for m in (before, after)
+    ]
+    return (after.module.denoiser.mean / before.module.denoiser.mean).numpy(), *losses
+
+
+def test_means_follow_another_chemistry(two_types):
+    model, rates = two_types
+    rng = np.random.default_rng(1)
+    factors = rng.choice([0.25, 1.0, 3.0], 60)
+    query = AnnData(rng.poisson(rates[rng.integers(2, size=400)] * factors).astype(np.float32))
+    found, before, after = caught(model, query)
+    found /= np.exp(np.mean(np.log(found / factors)))  # a factor of all genes is depth, which size factors take up
+    np.testing.assert_allclose(found, factors, rtol=0.25)
+    assert after < 0.5 * before
+
+
+def test_other_shares_of_types_are_no_other_chemistry(two_types):
+    model, rates = two_types
+    query = AnnData(np.random.default_rng(1).poisson(rates[np.zeros(400, int)]).astype(np.float32))
+    shift = query.X.mean(0) / rates.mean(0)
+    assert shift.max() / shift.min() > 5  # what comparing means would have taken for chemistry
+    found, before, after = caught(model, query)
+    np.testing.assert_allclose(found, 1.0, rtol=0.2)
+    assert after < before + 1e-3 * abs(before)
+
+
+@pytest.mark.parametrize("n_obs", [1, 5])
+def test_few_cells_leave_means_alone(two_types, n_obs):
+    model, rates = two_types
+    query = AnnData(np.random.default_rng(1).poisson(rates[np.arange(n_obs) % 2]).astype(np.float32))
+    found, _, _ = caught(model, query)
+    np.testing.assert_allclose(found, 1.0, rtol=0.25)
+
+
+def test_genes_the_query_lacks_keep_their_means(two_types):
+    model, rates = two_types
+    query = AnnData(np.random.default_rng(1).poisson(3.0 * rates[np.arange(100) % 2]).astype(np.float32)[:, 10:])
+    query.var_names = model.adata.var_names[10:]
+    adapted = CountsDiffImputer.load_query_data(query, model)
+    np.testing.assert_array_equal(adapted.module.denoiser.mean[:10], model.module.denoiser.mean[:10])
+
+
+def test_adapted_means_are_saved(two_types, tmp_path):
+    model, rates = two_types
+    query = AnnData(
+        np.random.default_rng(1).poisson(rates[::-1][np.arange(100) % 2] * np.linspace(0.3, 3, 60)).astype(np.float32)
+    )
+    adapted = CountsDiffImputer.load_query_data(query, model)
+    missing = np.tile(np.arange(60) < 30, (100, 1))
+    expected = adapted.impute(missing=missing, inplace=False)
+    adapted.save(tmp_path / "adapted")
+    loaded = CountsDiffImputer.load(tmp_path / "adapted", query)
+    np.testing.assert_array_equal(loaded.impute(missing=missing, inplace=False), expected)
 
 
 def test_fine_tuning_learns_and_leaves_the_reference_alone(trained, query, make_adata, tmp_path):

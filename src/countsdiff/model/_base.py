@@ -1,7 +1,8 @@
 """What every verb of the model needs: cells checked against the model, run through its network, and written back."""
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,8 @@ from countsdiff.model._predict import Cells, Predictor, Request
 from countsdiff.model._write import Collector, as_arrays, write_layers
 
 logger = logging.getLogger("countsdiff")
+
+_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred cells at least
 
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
@@ -117,6 +120,11 @@ class CellModel(BaseModelClass):
             n_rewritten += int(rewritten.sum())
             collector.add(matrices)
         return n_rewritten
+
+    def _spread(self, cells: NDArray[np.intp]) -> Iterable[dict[str, torch.Tensor]]:
+        """Minibatches of as many of the model's own cells as calibration takes, evenly spaced."""
+        most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
+        return self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
 
     def _forget(self, adata: AnnData) -> None:
         """Let go of data that were predicted: scvi-tools holds on to all that a model ever saw."""

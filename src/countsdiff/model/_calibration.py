@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from countsdiff.core.calibration import fit_drift, fit_level, fit_sharpness, fit_tail
+from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_sharpness, fit_tail
 from countsdiff.core.denoiser import N_DRIFT, Context
 from countsdiff.core.random import RowGenerator
 from countsdiff.model._module import CountsDiffModule
@@ -15,6 +15,10 @@ Minibatches = Iterable[dict[str, Tensor]]
 
 # weight of cells not trained on when levels and when shapes are fitted
 _HELD_OUT_LEVEL, _HELD_OUT_SHAPE = 1 / 5, 1 / 3
+_ROUNDS = 2  # of fitting means to other data; a third changed nothing
+_LEVEL_PRIOR = 400.0  # molecules that a reference's level counts for: it holds within 5 %
+_ROUNDS = 2  # of means of other data: more change nothing
+_LEVEL_PRIOR = 400.0  # molecules for which the level of the reference counts: it is right within 5 %
 
 
 @torch.no_grad()
@@ -63,6 +67,60 @@ def calibrate(
     streams = [RowGenerator(seed, torch.arange(len(c.counts), device=module.device), i) for i, c in enumerate(contexts)]
     drift = fit_drift(module.averaged.module, contexts, streams, N_DRIFT)
     module.set_calibration(level, sharpness, tail, drift)
+
+
+@torch.no_grad()
+def adapt(module: CountsDiffModule, cells: Minibatches) -> None:
+    """Set the means of variables, and the level of predictions, to those of other data than were trained on.
+
+    What other data catch better or worse is seen by predicting their observed counts, not by comparing means, in which
+    other shares of cell types look the same. Means are both what the network starts from and what it compares counts
+    with: given new ones it sees cells as its own data would have shown them.
+
+    Parameters
+    ----------
+    module
+        Trained and calibrated module, whose averaged weights predict.
+    cells
+        Minibatches of the other data.
+    """
+    cells = [{key: value.to(module.device) for key, value in minibatch.items()} for minibatch in cells]
+    reference = module.denoiser.mean.to("cpu", torch.float64)
+    factors = torch.ones_like(reference)
+    for _ in range(_ROUNDS):
+        counts, mean, variance = _sums(module, cells)
+        level = _level(counts, mean, variance)
+        index = torch.where(mean > 0.0, variance / (level * mean), 1.0).clamp(min=1.0)
+        factors = fit_means(counts, level * mean / factors, index)
+        module.set_means((factors * reference).float())
+    module.raise_level(_level(*_sums(module, cells)))
+
+
+def _sums(module: CountsDiffModule, minibatches: Minibatches) -> Tensor:
+    """Per variable: sum of observed counts, of their predictions while hidden, and of their variances; ``(3, n)``."""
+    generator = torch.Generator(module.device).manual_seed(0)
+    counted, predicted, by_law, by_residuals = torch.zeros(4, len(module.denoiser.mean), dtype=torch.float64)
+    for tensors in minibatches:
+        counts, _ = module.observed(tensors)
+        for intensity, hidden in module.impute_folds(tensors, generator):
+            mean, variance = intensity.mean, intensity.births(1.0).std.square()
+            for total, values in (
+                (counted, counts),
+                (predicted, mean),
+                (by_law, variance),
+                (by_residuals, (counts - mean).square()),
+            ):
+                total += (values * hidden).sum(0).cpu()
+    # laws know the noise of what is hardly ever seen, residuals that of a network that errs in many cells alike
+    return torch.stack([counted, predicted, torch.maximum(by_law, by_residuals)])
+
+
+def _level(counts: Tensor, mean: Tensor, variance: Tensor) -> float:
+    """Factor of all predictions together, with a prior at 1."""
+    if not mean.sum() > 0.0:
+        return 1.0
+    index = variance.sum() / mean.sum()
+    return float((counts.sum() + index * _LEVEL_PRIOR) / (mean.sum() + index * _LEVEL_PRIOR))
 
 
 def _predictions(

@@ -249,6 +249,16 @@ class CountsDiffModule(BaseModuleClass):
             denoiser.tail.fill_(tail)
             denoiser.drift[:-1] = torch.tensor(drift)  # at p = 1 nothing is left to be born
 
+    def set_means(self, mean: Tensor) -> None:
+        """Mean counts at size factor 1 of other data, shape ``(n_input,)``."""
+        for denoiser in (self.denoiser, self.averaged.module):
+            denoiser.mean.copy_(mean)
+
+    def raise_level(self, factor: float) -> None:
+        """Multiply all predictions."""
+        for denoiser in (self.denoiser, self.averaged.module):
+            denoiser.level.mul_(factor)
+
     def _precision(self) -> Tensor | float:
         """Weight of every variable in the losses, where there are several modalities.
 

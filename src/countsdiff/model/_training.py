@@ -18,7 +18,6 @@ from countsdiff.model._plan import CountsDiffTrainingPlan
 from countsdiff.model._steps import StepSplitter
 
 _VALIDATE_EVERY = 100  # steps
-_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred cells at least
 
 
 class TrainableModel(UnsupervisedTrainingMixin, CellModel):
@@ -136,11 +135,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             strategy = self.trainer.strategy
             self.to_device(strategy.root_device)  # scvi-tools puts the models of all devices on the first
             self.history_ = strategy.broadcast(self.history_)  # which alone has it
-            most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
-            known, held_out = (
-                self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
-                for cells in (training, validation)
-            )
+            known, held_out = self._spread(training), self._spread(validation)
             calibrate(self.module, known, held_out, seed, share_hidden)
 
     def _fingerprint(self) -> dict[str, Any]:

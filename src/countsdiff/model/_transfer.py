@@ -13,6 +13,7 @@ from scipy import sparse
 
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
+from countsdiff.model._calibration import adapt
 from countsdiff.model._data import as_row_access, check_unique
 
 logger = logging.getLogger("countsdiff")
@@ -31,6 +32,7 @@ class TransferableModel(CellModel):
         adata: AnnData,
         reference_model: "str | Path | TransferableModel",
         *,
+        adapt_means: bool = True,
         accelerator: str = "auto",
         device: int | str = "auto",
     ) -> Self:
@@ -44,6 +46,9 @@ class TransferableModel(CellModel):
             :meth:`prepare_query_anndata`.
         reference_model
             Trained model, or the directory it was saved to.
+        adapt_means
+            Whether to set the mean of every gene to what the query shows: another chemistry catches other shares of the
+            genes. Otherwise the reference predicts the query's cells as if they were its own.
         accelerator, device
             Where to load a saved model, as in :meth:`load`.
 
@@ -54,6 +59,9 @@ class TransferableModel(CellModel):
 
         Notes
         -----
+        Means are adapted by having the reference predict the counts that the query shows (2,000 cells at most, thrice),
+        not by comparing means: a query of T cells alone stays one. Genes of which it shows little keep their means.
+
         A new category of a covariate starts where the reference has "unknown", the state that stands for every category
         at once; :meth:`train` gives it one of its own. Nothing is frozen, as in scArches: the network has no part that
         only batches pass through. Instead training starts with a smaller learning rate, and without weight decay, which
@@ -90,6 +98,8 @@ class TransferableModel(CellModel):
         model.module.adopt(reference.module)
         model.to_device(reference.device)
         model.module.eval()
+        if adapt_means:
+            adapt(model.module, model._spread(np.arange(query.n_obs)))
         model.starts_from_reference_ = model.is_trained_ = True
         return model
 
