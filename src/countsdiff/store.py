@@ -82,6 +82,23 @@ def check_sparse(matrix: Any) -> None:
     matrix.check_format(full_check=True)
 
 
+def check_stored_sparse(group: Any) -> None:
+    """Check that a group of a store can be the sparse matrix it says it is, before it is read.
+
+    Raises
+    ------
+    ValueError
+        If its parts are of the wrong type or shape: libraries would fill memory with numbers that are not there.
+    """
+    data, indices, pointers = (group[name] for name in ("data", "indices", "indptr"))
+    if any(part.dtype.kind not in "iu" for part in (indices, pointers)):
+        raise ValueError(f"indices of the sparse matrix {group.name} are no whole numbers")
+    if any(part.ndim != 1 for part in (data, indices, pointers)):
+        raise ValueError(f"parts of the sparse matrix {group.name} are no rows of numbers")
+    if data.shape != indices.shape:
+        raise ValueError(f"the sparse matrix {group.name} has {data.shape[0]} values and {indices.shape[0]} indices")
+
+
 def add_layers(path: Path, blocks: Iterable[Mapping[str, Any]], n_obs: int) -> None:
     """Add layers to a store, block of rows by block of rows; layers of these names that the store has go.
 
@@ -219,10 +236,7 @@ class _Forgiving(io.FileIO):
 def _lazy(element: Any) -> Any:
     if isinstance(element, h5py.Dataset | zarr.Array):
         return element
-    if any(element[name].dtype.kind not in "iu" for name in ("indices", "indptr")):
-        raise ValueError(f"indices of the sparse matrix {element.name} are no whole numbers")
-    if any(element[name].ndim != 1 for name in ("data", "indices", "indptr")):
-        raise ValueError(f"parts of the sparse matrix {element.name} are no rows of numbers")
+    check_stored_sparse(element)
     return ad.io.sparse_dataset(element)
 
 

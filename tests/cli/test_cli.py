@@ -1,5 +1,7 @@
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -347,6 +349,36 @@ class TestBadInput:
         source.write_bytes(source.read_bytes()[:-2000])
         status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad")
         assert (status, "truncated" in err, err.count("\n")) == (2, True, 1)
+
+    @pytest.mark.parametrize("options", [(), ("--workers", 1)])
+    def test_strings_without_end(self, run, save, adata, tmp_path, options):
+        source = save(adata)
+        data = bytearray(source.read_bytes())
+        at = data.index(b"GCOL")  # a heap of strings: 16 bytes, then objects of 16 bytes and their padded content
+        end = at + int.from_bytes(data[at + 8 : at + 16], "little")
+        at += 16
+        while at < end and data[at : at + 2] != b"\0\0":
+            at += 16 + -(-int.from_bytes(data[at + 8 : at + 16], "little") // 8) * 8
+        data[at + 8 : at + 16] = bytes(8)  # free space of no size, from which HDF5 2.0 gets no further
+        source.write_bytes(data)
+        status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad", "--save-model", tmp_path / "m", *options)
+        assert (status, "HDF5 never comes to its end" in err, err.count("\n")) == (2, True, 1)
+
+    def test_that_crashes_hdf5(self, run, save, adata, tmp_path, monkeypatch):
+        monkeypatch.setattr(
+            "countsdiff.cli._probe._read_strings", lambda path, limit: os.kill(os.getpid(), signal.SIGSEGV)
+        )
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad")
+        assert (status, "HDF5 crashes on it" in err, err.count("\n")) == (2, True, 1)
+
+    @pytest.mark.parametrize("name", ["X", "layers/hidden"])
+    def test_sparse_matrix_with_more_indices_than_values(self, run, save, adata, tmp_path, name):
+        source = save(adata)
+        with h5py.File(source, "r+") as file:
+            del file[name]["indices"]
+            file[name].create_dataset("indices", shape=(2**50,), dtype=np.int32, chunks=(100,))
+        status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad")
+        assert (status, f"{2**50} indices" in err, err.count("\n")) == (2, True, 1)
 
 
 @pytest.mark.parametrize("has_raw", [False, True])

@@ -10,6 +10,7 @@ from anndata import AnnData
 from countsdiff import distributed
 from countsdiff.cli._io import InputError, blame
 from countsdiff.cli._job import fit, load
+from countsdiff.cli._probe import probe
 from countsdiff.cli._training import bar, silence
 from countsdiff.store import open_store
 
@@ -41,6 +42,8 @@ def impute(
     missing = layers["missing_layer"]  # a model trained below knows it
     model = None if model_dir is None else load(model_dir)
     with blame(source):
+        if source.is_file():
+            probe(source)
         if model_dir is None or model is None:
             if save_model is None:
                 raise InputError("Data on disk need a model on disk: name a folder with --model or --save-model.")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from countsdiff.cli._probe import probe
 from countsdiff.files import atomic
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def read(path: Path) -> "AnnData":
     from scipy import sparse
 
     from countsdiff.layers import named_layers
-    from countsdiff.store import cause_of, check_sparse
+    from countsdiff.store import cause_of, check_sparse, check_stored_sparse
 
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
@@ -57,11 +58,15 @@ def read(path: Path) -> "AnnData":
         raise InputError(f"{path}: no permission to read this file.")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path}: this is not an .h5ad file; write one with adata.write_h5ad().")
+    with blame(path):
+        probe(path)
     try:
         with h5py.File(path, "r") as file:
-            is_anndata = "obs" in file and "var" in file
-        if not is_anndata:
-            raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
+            if "obs" not in file or "var" not in file:
+                raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
+            for group in [file.get("X"), *file.get("layers", {}).values()]:
+                if isinstance(group, h5py.Group):
+                    check_stored_sparse(group)
         adata = anndata.read_h5ad(path)
         for matrix in (adata.X, *named_layers(adata).values()):
             if sparse.issparse(matrix):
