@@ -12,6 +12,7 @@ from scipy import sparse, stats
 from countsdiff import CountsDiffImputer
 from countsdiff.core import Context, Denoiser
 from countsdiff.model._data import CellReader
+from countsdiff.model._hide import hide
 from countsdiff.model._statistics import gene_statistics
 
 N_OBS, LACKING = 300, 60
@@ -193,19 +194,33 @@ def test_bad_input_is_named(model):
         CountsDiffImputer(make_mudata())
 
 
-def test_training_hides_whole_modalities_and_weighs_them_alike(model):
+def test_training_hides_whole_modalities():
+    sizes, generator = (40, 70, 50), torch.Generator().manual_seed(0)
+    observed = torch.ones(30_000, 160, dtype=torch.bool)
+    observed[10_000:20_000, :40] = False  # cells without the first
+    observed[20_000:, 40:] = False  # cells with nothing but the first
+    parts = hide(observed, sizes, generator).split(sizes, 1)
+    hidden, shown = (torch.stack([x(p) for p in parts], 1) for x in (lambda p: p.all(1), lambda p: ~p.any(1)))
+    complete, some, one = (slice(k, k + 10_000) for k in (0, 10_000, 20_000))
+
+    def share(rows, columns):
+        """Of these cells, those that have whole modalities hidden and others shown."""
+        h, s = hidden[rows, columns], shown[rows, columns]
+        return float(((h | s).all(1) & h.any(1) & s.any(1)).float().mean())
+
+    assert share(complete, slice(None)) == pytest.approx(0.4, abs=0.02)
+    assert share(some, slice(1, None)) == pytest.approx(0.4, abs=0.03)
+    # as often one as two of three, each as often as the others
+    whole = hidden[complete][(hidden | shown)[complete].all(1) & shown[complete].any(1)]
+    assert float((whole.sum(1) == 1).float().mean()) == pytest.approx(0.5, abs=0.03)
+    torch.testing.assert_close(whole.float().mean(0), torch.full((3,), 0.5), atol=0.03, rtol=0)
+    # where there is one, scattered entries as ever
+    assert float((hidden | shown)[one, 0].float().mean()) < 0.6
+
+
+def test_training_weighs_modalities_alike(model):
     module = model.module
-    loader = model._make_data_loader(model.adata, batch_size=N_OBS)
-    tensors = next(iter(loader))
-    counts, observed = module.observed(tensors)
-    contexts = [module._hide(tensors, counts, observed, torch.Generator().manual_seed(s), None)[0] for s in range(20)]
     sizes = module.denoiser.group_sizes
-    whole = []
-    for context in contexts:
-        parts = zip(context.noised.split(sizes, 1), observed.split(sizes, 1), strict=True)
-        whole.append(torch.stack([(n == o).all(1) | ~n.any(1) for n, o in parts]).all(0))
-    rate = torch.cat(whole).float().mean()
-    assert 0.4 <= rate < 0.6  # two fifths, and the tenth of the other rows in which everything is hidden
     precision = module._precision() * (1 + module.denoiser.mean / module.denoiser.dispersion)
     shares = torch.stack([part.sum() for part in precision.split(sizes)])
     torch.testing.assert_close(shares, torch.full((3,), sum(sizes) / 3))

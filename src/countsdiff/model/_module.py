@@ -16,11 +16,10 @@ from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss, negativ
 from countsdiff.core.process import NoisedCounts, noise
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._data import KEYS
+from countsdiff.model._hide import hide
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
-_SHARE_ALL_HIDDEN = 0.1  # rows trained with nothing known: what generation needs
-_SHARE_WHOLE_GROUPS = 0.4  # rows in which whole modalities are hidden, and nothing else
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
 
 
@@ -292,20 +291,10 @@ class CountsDiffModule(BaseModuleClass):
         generator: torch.Generator,
         share_hidden: float | None,
     ) -> tuple[Context, Tensor]:
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator, device=counts.device)
-
-        n_obs = len(counts)
-        share = torch.where(uniform(n_obs, 1) < _SHARE_ALL_HIDDEN, 1.0, uniform(n_obs, 1))
-        if share_hidden is not None:
-            share = torch.full_like(share, share_hidden)
-        hidden = uniform(*counts.shape) < share
-        if self.denoiser.n_groups > 1:  # the task of cells that lack a modality: others complete, of it nothing known
-            whole = uniform(n_obs, self.denoiser.n_groups) < 0.5
-            hidden = torch.where(uniform(n_obs, 1) < _SHARE_WHOLE_GROUPS, whole[:, self.denoiser.group], hidden)
+        hidden = hide(observed, self.denoiser.group_sizes, generator, share_hidden)
         known, noised = observed & ~hidden, observed & hidden
         categories, continuous = self.covariates(tensors)
-        unconditional = uniform(n_obs, 1) < _SHARE_UNCONDITIONAL
+        unconditional = torch.rand(len(counts), 1, generator=generator, device=counts.device) < _SHARE_UNCONDITIONAL
         context = Context(
             counts=counts * known,
             known=known,
