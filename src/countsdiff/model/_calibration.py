@@ -17,8 +17,6 @@ Minibatches = Iterable[dict[str, Tensor]]
 _HELD_OUT_LEVEL, _HELD_OUT_SHAPE = 1 / 5, 1 / 3
 _ROUNDS = 2  # of fitting means to other data; a third changed nothing
 _LEVEL_PRIOR = 400.0  # molecules that a reference's level counts for: it holds within 5 %
-_ROUNDS = 2  # of means of other data: more change nothing
-_LEVEL_PRIOR = 400.0  # molecules for which the level of the reference counts: it is right within 5 %
 
 
 @torch.no_grad()
