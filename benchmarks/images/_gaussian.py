@@ -97,7 +97,9 @@ class GaussianPixels:
         alone = torch.rand(len(values), 1, generator=generator) < self.config.share_unconditional
         angle = 0.5 * math.pi * torch.rand(len(values), 1, 1, 1, generator=generator)
         # as many at full noise, where means are asked for, as the counting model has at p = 0
-        full = torch.rand(len(values), 1, 1, 1, generator=generator) < self.config.share_empty
+        config, generated = self.config, hidden.all((1, 2, 3), keepdim=True)
+        share = torch.where(generated, config.share_empty, config.share_one_pass)
+        full = torch.rand(len(values), 1, 1, 1, generator=generator) < share
         angle = torch.where(full, 0.5 * math.pi, angle)
         noise = torch.randn(values.shape, generator=generator)
         noised = torch.where(hidden, angle.cos() * values + angle.sin() * noise, values)
@@ -114,4 +116,5 @@ class GaussianPixels:
         features = network.covariates(codes, torch.empty(len(values), 0))
         condition = network.condition(torch.cat([summary, features], dim=1))
         (h,) = network.unet(seen, noise_time(p), class_labels=condition, return_dict=False)
-        return network.log_mean(h)
+        # velocity is minus the mean at full noise, and has no share of it at none
+        return network.log_mean(h) - angle.sin() * network.around(h, values, (~hidden).to(values.dtype))

@@ -20,6 +20,7 @@ TINY = ImageConfig(
     attention=(),
     n_groups=4,
     share_empty=0.2,
+    share_one_pass=0.2,
     share_generated=0.5,
     n_steps=12,
     batch_size=8,

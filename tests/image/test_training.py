@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_decays(tiny, images, module):
 
 
 def test_classes_are_learned_and_matter(tiny, images, tmp_path):
-    config = tiny.with_options(n_steps=120, save_every=120, lr=5e-3, ema_decay=0.8, guidance=1.0)
+    config = tiny.with_options(share_generated=1.0, n_steps=200, save_every=200, lr=5e-3, ema_decay=0.8, guidance=1.0)
     model = train(images, config, tmp_path, accelerator="cpu")
     codes = np.array([[0], [1]] * 6)
     drawn = model.sample(12, codes=codes, seed=0, batch_size=12)
@@ -128,9 +128,10 @@ def test_jump_trains_and_samples_numbers_that_are_no_counts(tiny, images, tmp_pa
         births="poisson",
         jump_scale=0.5,
         share_generated=1.0,
-        n_steps=40,
-        save_every=40,
-        lr=1e-2,
+        n_steps=150,
+        save_every=150,
+        lr=5e-3,
+        ema_decay=0.8,
     )
     model = train(images, config, tmp_path, accelerator="cpu")
     drawn = model.sample(8, codes=np.array([[0], [1]] * 4), batch_size=8, guidance=1.0, sample_steps=20)

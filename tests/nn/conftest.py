@@ -18,6 +18,7 @@ def make_evidence() -> Callable[..., Evidence]:
             summary=torch.randn(n_obs, 3, generator=generator),
             categories=torch.stack([torch.arange(n_obs) % 3, torch.arange(n_obs) % 2], dim=1),
             continuous=torch.randn(n_obs, 1, generator=generator),
+            base=1.0 + torch.rand(n_obs, n_vars, generator=generator),
         )
 
     return make

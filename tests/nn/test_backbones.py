@@ -62,7 +62,8 @@ def test_dropout_is_for_training_only(network, make_evidence):
 
 def test_a_row_does_not_depend_on_the_others(network, make_evidence):
     ours, others = make_evidence(6, N_VARS), make_evidence(6, N_VARS, seed=1)
-    mixed = {name: torch.cat([vars(ours)[name][:2], vars(others)[name][2:]]) for name in vars(ours)}
+    tensors = [name for name, value in vars(ours).items() if isinstance(value, torch.Tensor)]
+    mixed = {name: torch.cat([vars(ours)[name][:2], vars(others)[name][2:]]) for name in tensors}
     for alone, together in zip(network(ours), network(replace(ours, **mixed)), strict=True):
         torch.testing.assert_close(alone[:2], together[:2], rtol=1e-6, atol=1e-6)
         assert not torch.allclose(alone[2:], together[2:], atol=1e-3)
@@ -166,7 +167,7 @@ def test_adopted_weights_answer_as_the_reference(name, generator):
     def answer(backbone, codes):
         torch.manual_seed(0)
         shown = torch.randn(n_obs, n_vars), torch.rand(n_obs, n_vars), torch.randn(n_obs, 3)
-        return backbone(Evidence(*shown, codes, torch.ones(n_obs, 1)))[0]
+        return backbone(Evidence(*shown, codes, torch.ones(n_obs, 1), torch.ones(n_obs, n_vars)))[0]
 
     codes = torch.stack([torch.arange(n_obs) % 2, torch.arange(n_obs) % 4 - 1], dim=1)
     torch.testing.assert_close(answer(wider, codes), answer(reference, codes), rtol=0, atol=0)

@@ -1,3 +1,4 @@
+import math
 import sys
 from dataclasses import replace
 
@@ -34,15 +35,45 @@ def evidence(make_evidence) -> Evidence:
     return replace(evidence, log_ratio=0.3 * evidence.log_ratio, summary=torch.cat([p, evidence.summary[:, 1:]], dim=1))
 
 
-def test_it_has_nothing_to_add_at_the_start(evidence):
+def test_it_has_nothing_to_add_at_the_start_where_nothing_is_seen(evidence):
     network = untrained()
     assert isinstance(network, Backbone)
-    for output in network(evidence):
+    for output in network(replace(evidence, exposure=torch.zeros(4, N_VARS))):
         assert torch.equal(output, torch.zeros(4, N_VARS))
 
 
+def test_it_starts_from_the_average_of_what_is_seen_around():
+    # two pixels of one channel are seen, beside each other; below them one that is not
+    denoiser = Denoiser(
+        untrained().eval(),
+        torch.full((N_VARS,), 100.0),
+        torch.full((N_VARS,), 4.0),
+        "bounded",
+        ceiling=255.0,
+        size_factors=False,
+    )
+    counts = torch.zeros(1, N_VARS)
+    known = torch.zeros(1, *SHAPE, dtype=torch.bool)
+    known[0, 1, 3, 3:5] = True
+    counts.view(1, *SHAPE)[0, 1, 3, 3:5] = torch.tensor([200.0, 50.0])
+    known = known.flatten(1)
+    context = Context(counts, known, ~known, torch.full((1, 2), -1), torch.full((1, 1), torch.nan))
+    mean = denoiser(torch.zeros(1, N_VARS), torch.zeros(1, 1), context).mean.detach().view(SHAPE)
+
+    def odds(rate):
+        return rate / (255 - rate)
+
+    multiples = [odds(100 * (4 + c) / (4 + 100)) / odds(100) for c in (200, 50)]
+    weights = [math.exp(-0.5), math.exp(-1.0), math.exp(-4.0)]  # one below, one below and aside, none
+    log = (weights[0] * math.log(multiples[0]) + weights[1] * math.log(multiples[1])) / sum(weights)
+    assert float(mean[1, 4, 3]) == pytest.approx(255 / (1 + 1 / (math.exp(log) * odds(100))), rel=1e-5)
+    assert mean[1, 7, 7] == pytest.approx(100)  # too far
+    assert mean[0, 4, 3] == pytest.approx(100)  # another channel
+
+
 def test_a_row_does_not_depend_on_the_others(network, evidence):
-    alone = network(replace(evidence, **{name: value[:2] for name, value in vars(evidence).items()}))[0]
+    rows = {name: value[:2] for name, value in vars(evidence).items() if isinstance(value, torch.Tensor)}
+    alone = network(replace(evidence, **rows))[0]
     torch.testing.assert_close(alone, network(evidence)[0][:2], rtol=1e-5, atol=1e-5)
 
 
@@ -52,6 +83,7 @@ def test_pixels_lie_where_their_columns_say(network, evidence):
         network.unet = Identity()
         network.log_mean.weight.zero_()
         network.log_mean.weight[:, :3, 0, 0] = torch.eye(3)
+        network.around.start[:, :, :-1] = -100.0  # nothing around counts
     mean, _ = network(evidence)
     torch.testing.assert_close(mean, torch.expm1(evidence.log_ratio))
 

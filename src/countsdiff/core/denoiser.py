@@ -94,6 +94,10 @@ class Evidence:
         large as in imputing them, and means came out too high.
     categories, continuous
         Covariates, as in :class:`Context`.
+    base
+        Base rate, which the backbone's first output moves; shape ``(n_obs, n_vars)``.
+    ceiling
+        Largest count there can be, infinite for cells.
     """
 
     log_ratio: Tensor
@@ -101,6 +105,16 @@ class Evidence:
     summary: Tensor
     categories: Tensor
     continuous: Tensor
+    base: Tensor
+    ceiling: float = math.inf
+
+    def own_multiple(self) -> Tensor:
+        """Log of the multiple of the base rate, or of its odds below a ceiling, that an entry's own count suggests."""
+        if math.isinf(self.ceiling):
+            return self.log_ratio
+        half = 0.5 / self.ceiling  # a count, so that odds are finite
+        share = self.base / self.ceiling
+        return torch.logit(share * torch.exp(self.log_ratio), half) - torch.logit(share, half)
 
 
 @runtime_checkable
@@ -204,7 +218,8 @@ class Denoiser(nn.Module):
         context
             What else is known.
         """
-        counts, evidence, base = self._see(x_t, p, context)
+        counts, evidence = self._see(x_t, p, context)
+        base = evidence.base
         shift, shape_shift = self.backbone(evidence)
         # counts keep float32 under autocast: bfloat16 has no whole numbers beyond 256
         shift, shape_shift = shift.float(), 6.0 * torch.tanh(shape_shift.float() / 6.0)
@@ -236,8 +251,8 @@ class Denoiser(nn.Module):
         start, end = self.drift[before.long()], self.drift[before.long() + 1]
         return start + (at - before) * (end - start)
 
-    def _see(self, x_t: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Evidence, Tensor]:
-        """Counts seen, evidence, and the base rate: variable's mean × size factor."""
+    def _see(self, x_t: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Evidence]:
+        """Counts seen, and evidence, whose base rate is the variable's mean × size factor."""
         counts = context.counts + x_t
         exposure = torch.where(context.noised, p, context.known.to(counts.dtype))
         expected = exposure * self.mean
@@ -249,9 +264,10 @@ class Denoiser(nn.Module):
         size = group_size if self.n_groups == 1 else group_size[:, self.group]
         log_ratio = torch.log((self.dispersion + counts) / (self.dispersion + size * expected))
         summary = torch.cat([p, group_size.log(), seen / self._by_group(self.mean.unsqueeze(0))], dim=1)
-        evidence = Evidence(log_ratio, exposure, summary, context.categories, context.continuous)
         # the level was fitted to imputation, p = 0; towards p = 1 the entries' own counts take its place
-        return counts, evidence, self.level ** (1.0 - p) * size * self.mean
+        base = self.level ** (1.0 - p) * size * self.mean
+        covariates = (context.categories, context.continuous)
+        return counts, Evidence(log_ratio, exposure, summary, *covariates, base, self.ceiling)
 
     def _by_group(self, values: Tensor) -> Tensor:
         """Sums over the variables of each group, shape ``(n_obs, n_groups)``."""
@@ -267,6 +283,11 @@ def _multiplier(shift: Tensor) -> Tensor:
     y = shift / 3.0
     exp_asinh = y + torch.sqrt(y * y + 1.0)  # torch.asinh itself is many times slower on a CPU
     return exp_asinh * exp_asinh * exp_asinh
+
+
+def as_shift(log_multiple: Tensor) -> Tensor:
+    """Output of a backbone that multiplies the base rate, or its odds below a ceiling, by e to the power of this."""
+    return 3.0 * torch.sinh(log_multiple / 3.0)
 
 
 def _within(rate: Tensor, factor: Tensor, room: Tensor, to_go: Tensor) -> Tensor:

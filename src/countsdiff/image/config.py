@@ -27,13 +27,16 @@ class ImageConfig:
         Whether classes or attributes are covariates.
     flip
         Whether to turn half of the training images left to right.
-    head, schedule, weight, spacing, share_empty
+    head, schedule, weight, spacing
         See :class:`~countsdiff.core.Denoiser`, :func:`~countsdiff.core.get_schedule` and
         :class:`~countsdiff.core.TimeSampler`.
     jump_scale
         ζ of JUMP: pixels are replaced by counts drawn from Poisson(ζ pixel). None: pixels are the counts.
     share_generated
         Share of training images of which nothing is known. Of the others a share of the pixels, or a block, is hidden.
+    share_empty, share_one_pass
+        Shares of the images of which nothing is known, and of the others, that sit at p = 0: where every path begins,
+        and where the one pass asks that fills in expected intensities.
     widths, depth, attention, dropout, n_groups
         See :class:`~countsdiff.nn.UNet`.
     n_steps, batch_size, lr, warmup
@@ -63,9 +66,10 @@ class ImageConfig:
     schedule: str = "cosine"
     weight: str = "paper"
     spacing: Spacing = "t"
-    share_empty: float = 0.0
     jump_scale: float | None = None
     share_generated: float = 1.0
+    share_empty: float = 0.0
+    share_one_pass: float = 0.0
     widths: tuple[int, ...] = (128, 256, 256, 256)
     depth: int = 2
     attention: tuple[int, ...] = (2,)

@@ -1,6 +1,7 @@
 """The Lightning module between minibatches of pixels and the core."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +13,7 @@ from torch import Tensor
 from countsdiff.core.denoiser import Context, Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.jump import PoissonRandomisation
-from countsdiff.core.loss import TimeSampler, bregman_loss
+from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss
 from countsdiff.core.process import noise
 from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
@@ -58,6 +59,7 @@ class ImageDiffusion(pl.LightningModule):
         self.denoiser = build_denoiser(config, shape, n_categories, mean, dispersion)
         self.averaged = ExponentialMovingAverage(self.denoiser, config.ema_decay)
         self.times = TimeSampler(get_schedule(config.schedule), config.weight, config.spacing, config.share_empty)
+        self.times_known = replace(self.times, share_empty=config.share_one_pass)
 
     def on_fit_start(self) -> None:
         """Compile the U-Net if wanted: here, since the copy of the averaged weights is made by now."""
@@ -86,7 +88,7 @@ class ImageDiffusion(pl.LightningModule):
             categories=torch.where(alone, -1, codes),
             continuous=torch.empty(len(counts), 0, device=counts.device),
         )
-        levels = self.times(len(counts), generator, counts.device)
+        levels = self._levels(hidden.all(1, keepdim=True), generator)
         noised = noise(counts, levels.p, hidden, generator)
         intensity = self.denoiser(noised.x_t, levels.p, context)
         lost = noised.lost
@@ -94,6 +96,15 @@ class ImageDiffusion(pl.LightningModule):
         divergence = bregman_loss(intensity.mean * (1.0 - levels.p), lost) - (lost - torch.xlogy(lost, lost))
         losses = levels.weight * hidden * divergence
         return (losses.sum(1) / hidden.sum(1)).mean()
+
+    def _levels(self, generated: Tensor, generator: torch.Generator) -> NoiseLevels:
+        """Noise levels of images that are generated, and of those that are filled in, mostly in one pass."""
+        unknown, known = (
+            times(len(generated), generator, generated.device) for times in (self.times, self.times_known)
+        )
+        return NoiseLevels(
+            p=torch.where(generated, unknown.p, known.p), weight=torch.where(generated, unknown.weight, known.weight)
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Let the averaged weights follow every step, before a checkpoint is written."""

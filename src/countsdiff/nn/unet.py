@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from countsdiff.core.denoiser import Evidence
+from countsdiff.core.denoiser import Evidence, as_shift
 from countsdiff.nn.embed import CovariateEmbedding
 
 _LONGEST = 1000.0  # time that the sinusoids of the U-Net resolve
@@ -16,6 +17,7 @@ class UNet(nn.Module):
     """U-Net over images whose pixels are the variables: channels first, then rows, then columns.
 
     Of every pixel it sees what the other backbones see of a gene: how far it departs from expectation, and exposure.
+    Its first output corrects an average of what the known pixels around suggest, whose weights it chooses.
     The noise level enters as the angle arcsin √p, on which the noise of a binomial has about the same spread
     everywhere; it is not rounded to one of a thousand times. Covariates are added to its embedding. Weights and images
     are kept with channels last.
@@ -91,6 +93,7 @@ class UNet(nn.Module):
             class_embed_type="identity",
             add_attention=any(kinds),
         )
+        self.around = _Around(widths[0], n_channels)
         self.log_mean = _zero(nn.Conv2d(widths[0], n_channels, 1))
         self.log_shape = _zero(nn.Conv2d(widths[0], n_channels, 1))
         for parameter in self.parameters():
@@ -107,7 +110,44 @@ class UNet(nn.Module):
         features = self.covariates(evidence.categories, evidence.continuous)
         condition = self.condition(torch.cat([evidence.summary[:, 1:], features], dim=1))
         (h,) = self.unet(seen, noise_time(evidence.summary[:, 0]), class_labels=condition, return_dict=False)
-        return self.log_mean(h).flatten(1), self.log_shape(h.detach()).flatten(1)
+        multiple, exposure = (v.view(n_obs, *self.shape) for v in (evidence.own_multiple(), evidence.exposure))
+        # not of noised pixels: what they say of each other, paths that generate would only repeat to themselves
+        suggested = self.around(h, multiple, (exposure == 1.0).to(exposure.dtype))
+        # the more of its own count a pixel shows, the less its neighbours have to say
+        shift = self.log_mean(h) + as_shift((1.0 - exposure) * suggested)
+        return shift.flatten(1), self.log_shape(h.detach()).flatten(1)
+
+
+class _Around(nn.Module):
+    """Average over the known pixels around each pixel, with weights from the features of the pixel in the middle.
+
+    None at all has a weight, too: where nothing is known the average is 0. Starting from a bell, it fills in what lies
+    between known pixels before anything is learnt.
+    """
+
+    def __init__(self, width: int, n_channels: int, reach: int = 2):
+        super().__init__()
+        self.reach = reach
+        place = torch.arange(-reach, reach + 1)
+        bell = -0.5 * (place**2 + place.unsqueeze(1) ** 2).flatten().to(torch.float32)
+        self.log_weights = _zero(nn.Conv2d(width, n_channels * (len(bell) + 1), 1))
+        self.register_buffer("start", torch.cat([bell, bell[:1]]).view(1, 1, -1, 1, 1), persistent=False)
+
+    start: Tensor
+
+    def forward(self, h: Tensor, values: Tensor, known: Tensor) -> Tensor:
+        """Average of the `values` that are `known` (1, else 0), shape ``(n_obs, n_channels, height, width)``."""
+        n_obs, n_channels, *sides = values.shape
+
+        def neighbours(v: Tensor) -> Tensor:
+            patches = F.unfold(v, 2 * self.reach + 1, padding=self.reach)
+            return patches.view(n_obs, n_channels, -1, *sides)
+
+        log_weights = self.log_weights(h).float().view(n_obs, n_channels, -1, *sides) + self.start
+        of_pixels, of_none = log_weights.softmax(2).split([self.start.shape[2] - 1, 1], dim=2)
+        weights = of_pixels * neighbours(known)
+        average: Tensor = (weights * neighbours(values)).sum(2) / (weights.sum(2) + of_none.squeeze(2))
+        return average
 
 
 def noise_time(p: Tensor) -> Tensor:
