@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _SECONDS, _BYTES_PER_SECOND = 2, 5_000_000  # of computing; strings are read many times as fast
+# attributes that anndata asks for by name, which may be there although the list of all cannot be read
+_BY_NAME = ("encoding-type", "encoding-version", "shape", "column-order", "_index", "ordered")
 _ROWS = 100_000  # strings in memory at a time
 
 
@@ -50,7 +52,7 @@ def _read_strings(path: Path, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def visit(item: Any) -> None:
-        for name in _all(item.attrs):
+        for name in {*_all(item.attrs), *_BY_NAME}:
             with contextlib.suppress(Exception):
                 item.attrs[name]
         if isinstance(item, h5py.Group):
