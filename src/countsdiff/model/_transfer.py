@@ -48,7 +48,8 @@ class TransferableModel(CellModel):
             Trained model, or the directory it was saved to.
         adapt_means
             Whether to set the mean of every gene to what the query shows: another chemistry catches other shares of the
-            genes. Otherwise the reference predicts the query's cells as if they were its own.
+            genes. Otherwise the reference predicts the query's cells as if they were its own. A reference trained
+            with ``share_hidden=1`` needs ``False``: it has never predicted counts with others known.
         accelerator, device
             Where to load a saved model, as in :meth:`load`.
 
@@ -59,8 +60,9 @@ class TransferableModel(CellModel):
 
         Notes
         -----
-        Means are adapted by having the reference predict the counts that the query shows (2,000 cells at most, thrice),
-        not by comparing means: a query of T cells alone stays one. Genes of which it shows little keep their means.
+        Means are adapted by having the reference predict the counts that the query shows (thrice, evenly spaced cells
+        with two million entries, or a hundred cells), not by comparing means: a query of T cells alone stays one.
+        Genes of which it shows little keep their means.
 
         A new category of a covariate starts where the reference has "unknown", the state that stands for every category
         at once; :meth:`train` gives it one of its own. Nothing is frozen, as in scArches: the network has no part that
