@@ -144,14 +144,18 @@ class TestDenoising:
         np.testing.assert_array_equal(np.sort(permuted, axis=0), np.sort(data.counts, axis=0))
         expected = metrics.mean_absolute_correlation(metrics.log_normalise(permuted))
         assert value(results.table(), "mean_absolute_correlation") == pytest.approx(expected)
+        one_scale = np.log1p(permuted * (10_000 / permuted.sum(axis=1).mean()))
+        expected = metrics.mean_absolute_correlation(one_scale)
+        assert value(results.table(), "mean_absolute_correlation_unnormalised") == pytest.approx(expected)
 
-    def test_output_that_does_not_vary_has_no_correlation(self, data, question):
+    def test_output_that_varies_in_depth_alone_has_no_correlation_once_normalised(self, data, question):
         from countsdiff.benchmark._exam import Answer
 
         depth = np.random.default_rng(0).gamma(4.0, 1.0, (60, 1))
         answer = Answer((depth * data.counts.mean(axis=0)).astype(np.float32), None, 0, 0, 0, 0)
-        (score,) = Null().score(data, 0, question, answer)
-        assert np.isnan(score.value)
+        normalised, unnormalised = Null().score(data, 0, question, answer)
+        assert np.isnan(normalised.value)
+        assert unnormalised.value > 0.95  # not 1: logarithms bend small means less than large ones
 
     def test_molecules_are_split_as_by_open_problems(self, data):
         (exam,) = MolecularCV().exams(data, ["molecules10"], seed=4)

@@ -13,6 +13,7 @@ from ._methods import denoisers
 
 _SHARE = 0.9
 _DEPTH = (1 - _SHARE) / _SHARE
+_TARGET = 1e4
 _FLAT = 1e-4  # log1p of counts per 10,000 that vary less do so by rounding
 
 
@@ -81,8 +82,17 @@ class Null:
         yield Exam(seen, (Question(masks[0], seen, permuted),))
 
     def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
-        """Score the correlations of the mean, on ``log1p`` of cells brought to 10,000 counts."""
-        values = metrics.log_normalise(answer.mean)
-        # else profiles that are alike would be scored by the correlations of their rounding errors
-        values[:, values.std(axis=0) < _FLAT] = 0
-        yield Score("mean", "mean_absolute_correlation", metrics.mean_absolute_correlation(values))
+        """Score the correlations of the mean, on ``log1p`` of cells that were each, or on average, brought to 10,000.
+
+        Permuted cells all have one depth, so what sums of strong genes differ by is noise. To divide by it ties all other
+        genes together, the more the smoother they are: an invention of who normalises, not of the method.
+        """
+        mean = answer.mean.astype(np.float64)
+        scales = {
+            "mean_absolute_correlation": metrics.log_normalise(mean),
+            "mean_absolute_correlation_unnormalised": np.log1p(mean * (_TARGET * len(mean) / max(mean.sum(), 1.0))),
+        }
+        for metric, values in scales.items():
+            # else profiles that are alike would be scored by the correlations of their rounding errors
+            values[:, values.std(axis=0) < _FLAT] = 0
+            yield Score("mean", metric, metrics.mean_absolute_correlation(values))

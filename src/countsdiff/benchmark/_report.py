@@ -94,9 +94,14 @@ _SECTIONS = {
     "null": Section(
         "Null",
         "Each gene's counts were permuted over the cells, so genes have nothing to do with each other. Correlation "
-        "beyond that of the permuted counts (none) is invented; output that does not vary over the cells has none (–).",
-        (Column("mean absolute correlation", "mean", "mean_absolute_correlation", _low),),
-        (0,),
+        "beyond that of the permuted counts (none) is invented; output that does not vary over the cells has none (–). "
+        "Normalised, every cell was divided by its sum, which ties smooth genes to the noise of the strongest; not "
+        "normalised, all cells were divided by the same number.",
+        (
+            Column("mean absolute correlation, normalised", "mean", "mean_absolute_correlation", _low),
+            Column("not normalised", "mean", "mean_absolute_correlation_unnormalised", _low),
+        ),
+        (0, 1),
     ),
 }
 
