@@ -122,9 +122,13 @@ def test_the_first_state_of_a_path_is_thin(oracle):
     assert float(states[p].sum()) == pytest.approx(p * truth.sum(), rel=0.1)
 
 
-def test_denoising_from_almost_everything_changes_little(model, images):
-    thinned = np.random.default_rng(0).binomial(images.pixels[:4], 0.999).astype(np.uint8)
-    assert np.abs(model.denoise(thinned, 0.999, batch_size=4) - thinned).max() < 5.0
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.999])
+def test_untrained_denoising_is_conjugacy(model, images, p):
+    nn.init.zeros_(model.denoiser.backbone.log_mean.weight)
+    thinned = np.random.default_rng(0).binomial(images.pixels[:4] // 2, p).astype(np.uint8)
+    # a gamma law of mean 120 and shape 3.5, updated by a count seen at exposure p; 1 − p is still to come
+    expected = thinned + (1.0 - p) * 120.0 * (3.5 + thinned) / (3.5 + p * 120.0)
+    np.testing.assert_allclose(model.denoise(thinned, p, batch_size=4), expected, rtol=1e-5)
 
 
 def test_weights_come_back_from_safetensors(model, tmp_path):
