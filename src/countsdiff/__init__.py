@@ -5,7 +5,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from countsdiff import baselines, benchmark, datasets, distributed, image, metrics, pl, pp, store
+    from countsdiff import (
+        baselines,
+        benchmark,
+        core,
+        datasets,
+        distributed,
+        image,
+        metrics,
+        model_files,
+        nn,
+        pl,
+        pp,
+        store,
+    )
     from countsdiff.model import CountsDiffImputer
 
 __version__ = version("countsdiff")
@@ -13,10 +26,13 @@ __all__ = [
     "CountsDiffImputer",
     "baselines",
     "benchmark",
+    "core",
     "datasets",
     "distributed",
     "image",
     "metrics",
+    "model_files",
+    "nn",
     "pl",
     "pp",
     "store",

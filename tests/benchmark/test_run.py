@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -226,8 +228,38 @@ class TestFailures:
         assert "failed" not in set(results.table().metric)
         assert "mean_absolute_correlation" in set(results.table().metric)
 
+    def test_classes_of_the_script_that_runs_are_refused(self, data, results, fakes, monkeypatch):
+        monkeypatch.setattr(fakes.Broken, "__module__", "__main__")
+        with pytest.raises(ValueError, match="class Broken of the method 'gone' is defined in this script"):
+            run(Null(), [data], [fakes.Broken(data.counts, "gone")], [0], results)
+
+    def test_are_said_at_once(self, data, results, fakes, capfd):
+        run(Null(), [data], [fakes.Broken(data.counts, "broken")], [0], results)
+        assert "broken failed: RuntimeError: no luck | today" in capfd.readouterr().err
+
 
 class TestResults:
+    def test_a_full_disk_leaves_whole_units(self, tmp_path):
+        # a process of its own: the limit on the size of files cannot be taken back
+        program = f"""
+import resource, signal
+from countsdiff.benchmark import Results
+from countsdiff.benchmark._exam import Score
+from countsdiff.benchmark._results import PEAK_MEMORY, Unit
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+results = Results({str(tmp_path)!r})
+results.add(Unit("null", "toy", "permuted", "first", 0), [Score("", PEAK_MEMORY, 1.0)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))
+try:
+    results.add(Unit("null", "toy", "permuted", "second", 0), [Score("", "x" * 200, 1.0), Score("", PEAK_MEMORY, 1.0)])
+except OSError as error:
+    print(error.strerror)
+"""
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        assert done.stdout == "File too large\n"
+        assert list(Results(tmp_path).table().method) == ["first"]
+
     def test_no_work_is_done_twice(self, data, latents, fakes, results, tmp_path):
         method = fakes.Diligent(data.counts, diary=tmp_path / "diary")
         for masks in (("mcar10",), ("mcar10", "mcar50"), ("mcar50",)):

@@ -46,7 +46,7 @@ def test_writes_results_and_a_report_and_goes_on_where_it_stopped(run, source, t
     table = pd.read_csv(out / "results.csv", keep_default_na=False)
     assert list(table) == ["task", "dataset", "mask", "method", "seed", "estimate", "metric", "value", "note"]
     assert set(table.method) == {"none", "gene_mean"}
-    assert len(table) == 2 * 2 * 4
+    assert len(table) == 2 * 2 * 5
     report = (out / "report.md").read_text()
     assert f"countsdiff benchmark {source} --task null --methods gene_mean --seeds 0,1" in report
     assert "| blood | 200 | 40 | " in report

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from countsdiff.core.calibration import fit_level, fit_means, fit_sharpness, fit_tail
+from countsdiff.core.calibration import fit_level, fit_means, fit_memory, fit_sharpness, fit_tail
 
 
 def test_finds_the_tail_that_was_there(generator):
@@ -42,6 +42,25 @@ def test_level_balances_the_sums():
     assert fit_level(torch.zeros(2), torch.tensor([1.0, 3.0])) == 1.0
 
 
+def test_level_of_few_counts_stays_near_one():
+    # where the residuals leave as much uncertain as levels are spread, it goes half of the way
+    counts, mean = torch.tensor([30.0, 25.0]), torch.tensor([26.0, 24.0])
+    error = float((counts - mean).square().sum()) ** 0.5 / 50.0
+    assert fit_level(counts, mean, spread=error) == pytest.approx(1.1**0.5)
+    assert fit_level(counts, mean) == pytest.approx(1.1)
+    assert fit_level(counts.repeat(10_000), mean.repeat(10_000), spread=0.05) == pytest.approx(1.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("left", [0.0, 0.3, 1.0])
+def test_memory_is_the_excess_variance_that_is_left(left, generator):
+    mean, shape = torch.full((400_000,), 3.0), torch.full((400_000,), 2.0)
+    rates = mean + (left * mean.square() / shape).sqrt() * torch.randn(len(mean), generator=generator).clamp(-2.4, 2.4)
+    counts = torch.poisson(rates.clamp(min=0.0), generator=generator)
+    spread = float((rates.clamp(min=0.0) - mean).square().sum() / (mean.square() / shape).sum())
+    assert fit_memory(counts, mean, shape) == pytest.approx(spread, abs=0.02)
+    assert fit_memory(counts, torch.zeros_like(mean), shape) == 1.0
+
+
 @pytest.mark.parametrize("sharpness", [0.7, 1.0, 1.6])
 def test_finds_the_sharpness_that_was_there(sharpness, generator):
     mean = torch.distributions.Gamma(0.5, 0.5).sample((200_000,))
@@ -66,11 +85,11 @@ def test_sharpness_keeps_within_a_factor_of_two(counts, expected):
     assert fit_sharpness(torch.tensor(counts), torch.ones(2), torch.ones(2)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("fit", [fit_level, fit_sharpness, fit_tail])
+@pytest.mark.parametrize("fit", [fit_sharpness, fit_tail])
 def test_a_weight_of_two_counts_an_entry_twice(fit, generator):
     mean = torch.distributions.Gamma(0.5, 0.5).sample((500,))
     counts = torch.poisson(mean * 1.3, generator=generator)
-    laws = (mean,) if fit is fit_level else (mean, torch.ones(500))
+    laws = mean, torch.ones(500)
     weight = torch.ones(500, dtype=torch.float64)
     weight[:200] = 2.0
     twice = [torch.cat([v, v[:200]]) for v in (counts, *laws)]

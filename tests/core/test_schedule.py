@@ -62,6 +62,10 @@ def test_custom_schedule_equals_the_formula_it_was_given():
     with torch.no_grad():  # sampling runs without gradients; the slope needs them all the same
         torch.testing.assert_close(custom(t).dp, cosine(t).dp)
     torch.testing.assert_close(custom.inverse(t), cosine.inverse(t))
+    with torch.inference_mode():  # as prediction runs
+        times = t.clone()
+        slope = custom(times).dp
+    torch.testing.assert_close(slope, cosine(t).dp)
 
 
 @pytest.mark.parametrize("horizon", [1.0, 5.0, 15.0])

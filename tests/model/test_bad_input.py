@@ -163,3 +163,87 @@ def test_cells_without_a_category(make_adata, train, setup):
         CountsDiffImputer.setup_anndata(adata, **setup)
     with pytest.raises(ValueError, match=r"'kind'\] has no value for cell 'cell3'"):
         model.impute(adata)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(0.0, "a size factor"), (-1.0, "a size factor"), (np.inf, "a size factor")]
+)
+def test_size_factors_are_positive(make_adata, train, value, says):
+    adata = make_adata()
+    adata.obs["size"] = 1.0
+    model = train(adata, max_steps=2, size_factor_key="size")
+    other = adata.copy()
+    other.obs.loc["cell3", "size"] = value
+    for refuse in (lambda: CountsDiffImputer.setup_anndata(other, size_factor_key="size"), lambda: model.impute(other)):
+        with pytest.raises(ValueError, match=rf"'size'\] holds {value:g} for cell 'cell3', which is not {says}"):
+            refuse()
+    other.obs.loc["cell3", "size"] = np.nan  # unknown
+    assert np.isfinite(model.impute(other, missing="all", inplace=False)).all()
+
+
+def test_covariates_are_finite_numbers(make_adata):
+    adata = make_adata()
+    adata.obs.loc["cell5", "age"] = np.inf
+    with pytest.raises(ValueError, match=r"'age'\] holds inf for cell 'cell5', which is not a finite number"):
+        CountsDiffImputer.setup_anndata(adata, continuous_covariate_keys="age")
+    with pytest.raises(ValueError, match=r"'kind'\] holds \w+, not numbers"):
+        CountsDiffImputer.setup_anndata(adata, continuous_covariate_keys="kind")
+
+
+def test_counts_that_float32_cannot_hold(make_adata):
+    adata = make_adata()
+    counts = adata.X.toarray().astype(np.int64)
+    counts[2, 3] = 2**24
+    adata.X = counts
+    CountsDiffImputer.setup_anndata(adata)
+    counts[2, 3] += 1
+    with pytest.raises(ValueError, match=r"'cell2', gene 'gene3' holds 16,777,217; above 16,777,216"):
+        CountsDiffImputer.setup_anndata(adata)
+
+
+def test_marks_of_missing_entries_are_boolean(make_adata, trained):
+    adata = make_adata()
+    adata.layers["hidden"] = adata.X.copy()  # counts, by mistake
+    with pytest.raises(ValueError, match=r"adata.layers\['hidden'\] holds \d.*; it must be boolean"):
+        CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    with pytest.raises(ValueError, match=r"adata.layers\['hidden'\] holds \d.*; it must be boolean"):
+        trained.impute(adata)
+
+
+@pytest.mark.parametrize("name", ["hidden", "umi"])
+def test_what_the_model_reads_is_not_written(make_adata, hidden, train, name):
+    adata = make_adata()
+    adata.layers["umi"], adata.layers["hidden"] = adata.X.copy(), hidden
+    model = train(adata, max_steps=2, layer="umi", missing_layer="hidden")
+    with pytest.raises(ValueError, match=rf"key_added='{name}' would overwrite layers\['{name}'\]"):
+        model.impute(key_added=name)
+    adata.layers["hole"] = hidden
+    with pytest.raises(ValueError, match=r"key_added='hole' would overwrite"):
+        model.impute(missing="hole", key_added="hole")
+    model.impute(missing="hole", key_added=name, inplace=False)
+
+
+def test_arguments_of_the_wrong_kind(make_adata, trained):
+    import mudata
+
+    adata = make_adata()
+    with pytest.raises(TypeError, match="setup_anndata takes AnnData; got MuData .*setup_mudata"):
+        CountsDiffImputer.setup_anndata(mudata.MuData({"rna": adata}))
+    with pytest.raises(TypeError, match="takes AnnData, not str"):
+        trained.differential_expression("kind")
+    for name in ("schedule", "weight"):
+        with pytest.raises(TypeError, match=f"{name} is a name"):
+            CountsDiffImputer(adata, **{name: lambda t: 1 - t})
+    with pytest.raises(ValueError, match="Unknown spacing 'P'"):
+        CountsDiffImputer(adata, spacing="P")
+    model = CountsDiffImputer(adata)
+    with pytest.raises(TypeError, match="no argument 'max_epochs'; say how long by max_steps"):
+        model.train(max_epochs=3)
+    with pytest.raises(ValueError, match="max_steps.* is at least 1; got 0"):
+        model.train(max_steps=0)
+    CountsDiffImputer.setup_anndata(adata, categorical_covariate_keys="batch")  # one name needs no list
+
+
+def test_no_cells(trained, query):
+    with pytest.raises(ValueError, match="indices names no cells"):
+        trained.impute(query, indices=[], inplace=False)

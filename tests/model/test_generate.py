@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
+from countsdiff.model import _generate
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,28 @@ def test_every_kind_of_covariate(make_adata, train):
 def test_bad_arguments_are_named(separate, arguments, message):
     with pytest.raises(ValueError, match=message):
         separate.generate(10, **arguments)
+
+
+def test_categories_that_no_cell_has_are_unknown(make_adata, train, tmp_path):
+    adata = make_adata()
+    for column, extra in (("kind", "ghost"), ("batch", "nowhere")):
+        adata.obs[column] = adata.obs[column].astype("category").cat.add_categories([extra])
+    model = train(adata, max_steps=2, labels_key="kind", batch_key="batch")
+    model.save(tmp_path / "model")
+    for each in (model, type(model).load(tmp_path / "model", adata=False)):
+        with pytest.raises(ValueError, match="'ghost' is unknown"):
+            each.generate(5, labels="ghost")
+        with pytest.raises(ValueError, match="'nowhere' is unknown"):
+            each.get_normalized_expression(adata, transform_batch="nowhere")
+
+
+def test_every_category_has_a_cell_in_the_design(make_adata, train, monkeypatch):
+    monkeypatch.setattr(_generate, "_MAX_DESIGN", 4)
+    adata = make_adata()
+    adata.obs.loc["cell7", "kind"] = "rare"
+    model = train(adata, max_steps=2, labels_key="kind", batch_key="batch")
+    assert set(model.design_["kind"]) == {"a", "b", "rare"}
+    assert set(model.design_["batch"]) == {"x", "y", "z"}
 
 
 def test_no_cells_and_no_labels(separate, make_adata, train):

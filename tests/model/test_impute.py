@@ -174,6 +174,13 @@ def test_log_mean_of_zeros_keeps_the_depth_too(trained, make_adata):
     np.testing.assert_allclose(log_mean.sum(1), mean.sum(1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["zeros", "all"])
+def test_log_mean_of_observed_entries_reaches_missing_ones_too(trained, query, hidden, rule):
+    log_mean, mean = (trained.impute(query, missing=rule, output=o, inplace=False) for o in ("log_mean", "mean"))
+    np.testing.assert_allclose(log_mean.sum(1), mean.sum(1), rtol=1e-4)
+    assert (log_mean[hidden] > 0).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -118,6 +118,13 @@ def test_absent_proteins_are_predicted_from_rna(model):
     np.testing.assert_array_equal(draws, np.round(draws))
 
 
+def test_log_mean_keeps_the_depth_of_every_modality(model):
+    mdata = make_mudata()
+    log_mean, mean = (model.impute(mdata, missing="all", output=o, inplace=False) for o in ("log_mean", "mean"))
+    for modality in ("rna", "prot", "atac"):
+        np.testing.assert_allclose(dense(log_mean[modality]).sum(1), dense(mean[modality]).sum(1), rtol=1e-4)
+
+
 def test_modalities_and_variables_in_another_order(model):
     mdata = make_mudata()
     expected = model.impute(mdata, inplace=False)

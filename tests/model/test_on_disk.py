@@ -3,6 +3,7 @@
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from scipy import sparse
@@ -10,6 +11,7 @@ from scipy import sparse
 from countsdiff import CountsDiffImputer
 from countsdiff.model._data import CellReader
 from countsdiff.model._loading import _BLOCK, BlockLoader
+from countsdiff.model._missing import check_boolean
 from countsdiff.model._on_disk import is_on_disk, read_rows
 from countsdiff.store import open_store
 
@@ -93,6 +95,37 @@ def test_imputes_as_in_memory(stores, train):
     expected = model.impute(inplace=False, output="sample")
     for kind in ("h5ad", "zarr"):
         np.testing.assert_array_equal(model.impute(stores[kind], inplace=False, output="sample"), expected)
+
+
+def test_queries_of_other_genes_as_in_memory(stores, make_adata, train):
+    reference = train(make_adata(seed=3), max_steps=5)
+    names = ["new gene", *stores["memory"].var_names[:0:-1]]  # one that the reference lacks, and the others backwards
+    answers = {}
+    for kind, adata in stores.items():
+        matrix = adata.layers["counts"] if kind != "memory" else adata.layers["counts"].copy()
+        query = ad.AnnData(matrix, obs=adata.obs[["kind"]], var=pd.DataFrame(index=names))
+        with pytest.warns(UserWarning, match="1 of the 30 genes are unknown"):
+            model = CountsDiffImputer.load_query_data(query, reference, adapt_means=False)
+        answers[kind] = model.impute(inplace=False)
+    for kind in ("h5ad", "zarr"):
+        np.testing.assert_array_equal(answers[kind], answers["memory"])
+
+
+@pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_marks_may_be_whole_numbers(stores, train, kind, as_sparse, tmp_path):
+    marks = np.asarray(stores["memory"].layers["hidden"].toarray(), dtype=np.int8)
+    adata = ad.AnnData(
+        stores["memory"].layers["counts"], layers={"marks": sparse.csr_matrix(marks) if as_sparse else marks}
+    )
+    if kind != "memory":
+        getattr(adata, f"write_{kind}")(tmp_path / f"a.{kind}")
+        adata = open_store(tmp_path / f"a.{kind}")
+    check_boolean(adata.layers["marks"])
+    marks[600, 3] = 2
+    adata.layers["marks"] = sparse.csr_matrix(marks) if as_sparse else marks
+    with pytest.raises(ValueError, match="holds .*2.*; it must be boolean"):
+        check_boolean(adata.layers["marks"])
 
 
 def test_columns_first_are_read_into_memory(tmp_path, make_adata, train):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from countsdiff import CountsDiffImputer, baselines, metrics
+from countsdiff import CountsDiffImputer, baselines, metrics, pp
 from countsdiff.model import _hold_out
 from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
@@ -160,6 +160,16 @@ class TestWhichEntries:
         chosen = hold_out(CellReader(adata.X, missing), seed=1).toarray()
         assert chosen.any()
         assert not (chosen & missing).any()
+
+    def test_a_mask_of_the_same_seed_leaves_as_many_to_hold_out(self, make_adata):
+        adata = make_adata(200, 60)
+        missing = pp.mcar(adata.shape, 0.2, seed=0)
+        chosen = hold_out(CellReader(adata.X, missing), seed=0)
+        assert chosen.nnz == pytest.approx(0.05 * (~missing).sum(), rel=0.1)
+
+    def test_too_few_entries_are_an_error_before_training(self, make_adata):
+        with pytest.raises(ValueError, match="too few to judge anything by; leave the report out"):
+            hold_out(CellReader(make_adata(3, 30).X))
 
 
 def test_a_head_that_cannot_look_at_zeros_leaves_these_parts_out(make_adata, held_out, train, tmp_path):

@@ -2,6 +2,7 @@ import inspect
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import anndata as ad
 import mudata as md
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 
 from countsdiff import CountsDiffImputer
+from countsdiff.core import get_schedule
 from countsdiff.model_files import ModelFileError
 
 
@@ -256,6 +259,18 @@ model.save({str(saved)!r}, overwrite=True)
         model = train(adata, max_steps=2)
         model.design_ = model.design_.assign(odd=[object() for _ in range(len(model.design_))])
         with pytest.raises(TypeError, match=r"design.odd\[0\] is of type builtins.object, which cannot be saved"):
+            model.save(tmp_path / "model")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("part", ["schedule", "weight", "spacing", "backbone"])
+    def test_what_could_not_be_built_again_is_not_saved(self, make_adata, train, tmp_path, part):
+        model = train(make_adata(), max_steps=2)
+        changed = {"schedule": get_schedule("linear"), "weight": lambda value: value.p, "spacing": "t"}
+        if part == "backbone":
+            model.module.averaged.module.backbone = model.module.denoiser.backbone = torch.nn.Linear(1, 1)
+        else:
+            model.module.times = replace(model.module.times, **{part: changed[part]})
+        with pytest.raises(ValueError, match=f"The model's {part} is not '.*', which it was made with"):
             model.save(tmp_path / "model")
         assert not list(tmp_path.iterdir())
 

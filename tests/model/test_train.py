@@ -58,8 +58,8 @@ def test_values_behind_missing_entries_do_not_matter(make_adata, hidden):
     assert torch.equal(weights(fit(plain, max_steps=12)), weights(fit(poisoned, max_steps=12)))
 
 
-# whole epochs of three minibatches; a warm-up of exactly one step made torch's schedule divide by zero
-@pytest.mark.parametrize(("asked", "taken"), [(1, 3), (10, 12), (12, 12)])
+# whole epochs of three minibatches, or less than one; a warm-up of one step made torch's schedule divide by zero
+@pytest.mark.parametrize(("asked", "taken"), [(1, 1), (2, 2), (10, 12), (12, 12)])
 def test_counted_in_steps(make_adata, asked, taken):
     assert fit(make_adata(), max_steps=asked).trainer.global_step == taken
 
@@ -244,6 +244,27 @@ def test_hides_the_share_it_is_told_to(make_adata, hidden, monkeypatch, share):
     model.train(20, batch_size=32, enable_progress_bar=False, share_hidden=share)
     noised, known = (sum(float(getattr(c, state).sum()) for c in seen) for state in ("noised", "known"))
     assert noised / (noised + known) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("share", [None, 0.25, 0.4, 0.7, 0.9, 1.0])
+def test_validation_hides_the_share_that_training_does_and_asks_for_every_entry_once(make_adata, hidden, share):
+    adata = make_adata()
+    adata.layers["hidden"] = hidden
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    model = CountsDiffImputer(adata, width=32)
+    tensors = next(iter(model._make_data_loader(adata=adata, batch_size=90)))
+    shares, asked = [], np.zeros(adata.shape)
+    forward = model.module.averaged.module.forward
+
+    def watch(x_t, p, context):
+        shares.append(float(context.noised.sum() / (context.noised | context.known).sum()))
+        return forward(x_t, p, context)
+
+    model.module.averaged.module.forward = watch
+    for _, entries in model.module.impute_folds(tensors, torch.Generator().manual_seed(0), share):
+        asked += entries.numpy()
+    np.testing.assert_array_equal(asked, ~hidden)
+    assert shares == pytest.approx([share or 0.2] * len(shares), abs=0.05)
 
 
 def test_a_share_of_nothing_is_refused(make_adata):

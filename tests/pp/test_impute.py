@@ -100,12 +100,36 @@ def test_refuses_marks_of_another_shape(adata, hidden):
         ({"output": "mode"}, "Unknown output 'mode'"),
         ({"interval": 90}, "got 90"),
         ({"method": "x"}, "Unknown method 'x'"),
+        ({"n_steps": 0}, "at least one step"),
+        ({"spacing": "q"}, "Unknown spacing 'q'"),
+        ({"missing": "zeroes"}, "'zeroes' is neither"),
+        ({"missing": "label_zeros"}, "goes by labels"),
+        ({"layer": "umi", "key_added": "umi"}, "would overwrite"),
     ],
 )
 def test_a_wrong_option_is_an_error_before_training(adata, option, message, monkeypatch):
+    adata.layers["umi"] = adata.X.copy()
     monkeypatch.setattr(CountsDiffImputer, "train", lambda self, **_: pytest.fail("trained first"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, KeyError), match=message):
         pp.impute(adata, **option)
+
+
+def test_nothing_is_kept_of_the_data(adata):
+    stores = CountsDiffImputer._setup_adata_manager_store, CountsDiffImputer._per_instance_manager_store
+    before = [set(store) for store in stores]
+    pp.impute(adata, **FAST)
+    with pytest.raises(KeyError):
+        pp.impute(adata, batch_key="kind", missing="zeroes", **FAST)
+    assert [set(store) for store in stores] == before
+
+
+def test_a_view_is_as_good_as_a_copy(adata):
+    adata.X = adata.X.toarray()
+    some = adata[adata.obs["kind"] == "a"]
+    whole = some.copy()
+    pp.impute(some, **FAST)
+    pp.impute(whole, **FAST)
+    np.testing.assert_array_equal(some.layers["imputed"], whole.layers["imputed"])
 
 
 def test_importing_pp_loads_neither_torch_nor_scvi():

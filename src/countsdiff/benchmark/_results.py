@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,9 +72,9 @@ class Results:
         The folder.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: str | Path):
+        self.folder = folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
         self._table = folder / "results.csv"
         self._record = folder / "benchmark.json"
 
@@ -112,11 +113,18 @@ class Results:
         """Append the rows of a unit; the last one has to be the peak memory, unless it failed."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        if not self._table.exists():
-            writer.writerow(COLUMNS)
-        writer.writerows((*unit, *score) for score in scores)
-        with self._table.open("ab", buffering=0) as file:  # one write: all rows, or none
-            file.write(text.getvalue().encode())
+        with self._table.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size == 0:
+                writer.writerow(COLUMNS)
+            writer.writerows((*unit, *score) for score in scores)
+            rest = memoryview(text.getvalue().encode())
+            try:
+                while rest:  # one write; a full disk takes a part, and says so at the next
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(size)  # all rows, or none
+                raise
 
     def done(self) -> set[Unit]:
         """Return the units that were answered; what failed may be tried again."""
@@ -126,7 +134,7 @@ class Results:
 
     def table(self) -> pd.DataFrame:
         """Return all rows, without failures that were made up for and without older tries."""
-        if not self._table.exists():
+        if not self._table.exists() or self._table.stat().st_size == 0:
             return pd.DataFrame(columns=list(COLUMNS)).astype({"seed": int, "value": float})
         # "null" and "none" are names here
         table = pd.read_csv(self._table, keep_default_na=False, dtype=str)

@@ -22,8 +22,8 @@ def run(
 ) -> None:
     """Put the questions of a task to methods, and add the scores to the results, question by question.
 
-    What stands in the results is not done again. A method works in a process of its own; one that is not installed or
-    fails gets a row that says so.
+    What stands in the results is not done again. A method works in a process of its own, so that its class must be in
+    a module, not in the script or notebook that calls this; one that is not installed or fails gets a row that says so.
 
     Parameters
     ----------
@@ -37,8 +37,15 @@ def run(
     Raises
     ------
     ValueError
-        If the results are of other data of the same name, or a question cannot be put to a data set.
+        If the results are of other data of the same name, a question cannot be put to a data set, or the class of a
+        method is not in a module.
     """
+    for method in methods:
+        if type(method).__module__ == "__main__":
+            raise ValueError(
+                f"The class {type(method).__name__} of the method {method.name!r} is defined in this script or "
+                "notebook, where a process of its own does not find it; put it into a file and import it from there."
+            )
     for data in datasets:
         results.register(data)
     todo = _todo(task, datasets, methods, seeds, results)
@@ -57,6 +64,8 @@ def run(
                 for question, outcome in zip(exam.questions, outcomes, strict=True):
                     unit = Unit(task.name, data.name, question.mask, method.name, seed)
                     results.add(unit, _scores(task, data, seed, question, outcome))
+                    if isinstance(outcome, Failure):
+                        progress.print(f"{method.name} {outcome.kind}: {outcome.reason}", markup=False)
                     progress.advance(bar)
 
 

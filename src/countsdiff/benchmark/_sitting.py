@@ -1,5 +1,6 @@
 """Sending a method to an exam, in a process of its own."""
 
+import os
 import pickle
 import signal
 import subprocess
@@ -21,7 +22,7 @@ def sit(method: "Imputer", exam: Exam, *, n_draws: int, seed: int) -> Iterator[A
     Parameters
     ----------
     method
-        Anything with ``fit``, as :class:`countsdiff.baselines.Imputer`; its class has to be importable.
+        Anything with ``fit``, as :class:`countsdiff.baselines.Imputer`, of an importable class.
     exam
         What to fit and predict.
     n_draws
@@ -34,7 +35,8 @@ def sit(method: "Imputer", exam: Exam, *, n_draws: int, seed: int) -> Iterator[A
         folder = Path(name)
         (folder / "job.pkl").write_bytes(pickle.dumps(job))
         command = [sys.executable, "-m", "countsdiff.benchmark._worker", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        places = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # of modules
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=places)
         for i in range(len(exam.questions)):
             outcome = folder / f"{i}.pkl"
             # our own files, written a moment ago

@@ -29,7 +29,7 @@ def evaluate(
     layer: Annotated[
         str | None, Option(help="Layer of A with the counts.", show_default="counts if there is one, else X")
     ] = None,
-    key: Annotated[str, Option(help="Layer of B to score.")] = "imputed",
+    key: Annotated[str, Option("--key-added", "--key", help="Layer of B to score.")] = "imputed",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the scores to this file, too.")] = None,
 ) -> None:
     """Score imputed counts against the truth, entry by entry; cells and genes are matched by name."""

@@ -46,7 +46,7 @@ _Data = Annotated[
     ),
 ]
 _Png = Annotated[Path, Option("--out", "-o", metavar="OUT.png", help="Picture to write.")]
-_Seed = Annotated[int, Option(help="Seed of everything drawn.")]
+_Seed = Annotated[int, Option(min=0, help="Seed of everything drawn.")]
 _Steps = Annotated[int | None, Option(min=1, help="Reverse steps.", show_default="those of the model")]
 _Guidance = Annotated[float | None, Option(help="Strength of the classes.", show_default="that of the model")]
 _Attrition = Annotated[

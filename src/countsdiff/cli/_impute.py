@@ -40,7 +40,7 @@ def impute(
     ] = None,
     output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
     n_samples: Annotated[int, Option(min=1, help="Number of draws of --output sample.")] = 1,
-    seed: Annotated[int, Option(help="Seed of training and of samples.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Seed of training and of samples.")] = 0,
     model: Annotated[
         Path | None,
         Option(metavar="DIR", help="Use this saved model; genes are matched by name.", show_default="train one"),

@@ -7,7 +7,7 @@ with the right skewness puts them. Bisection on the cumulative distribution find
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,13 @@ class CountLaw:
         if self.shape is None:
             return self.mean.sqrt()
         return (self.mean + self.mean.square() / self.shape).sqrt()
+
+    def split(self, sizes: Sequence[int]) -> "list[CountLaw]":
+        """Laws of groups of so many variables that stand next to each other."""
+        means = self.mean.split(list(sizes), dim=1)
+        if self.shape is None:
+            return [CountLaw(mean) for mean in means]
+        return [CountLaw(mean, shape) for mean, shape in zip(means, self.shape.split(list(sizes), dim=1), strict=True)]
 
     def quantile(self, u: Tensor) -> Tensor:
         """Smallest whole number whose cumulative probability reaches `u`; uniform `u` make this a sample."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -85,6 +86,8 @@ class TimeSampler:
 
     def __post_init__(self) -> None:
         get_weight(self.weight)  # an unknown name is an error here, not in the first minibatch
+        if self.spacing not in get_args(Spacing):
+            raise ValueError(f"Unknown spacing {self.spacing!r}; choose one of {', '.join(get_args(Spacing))}.")
 
     def __call__(
         self, n_obs: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"

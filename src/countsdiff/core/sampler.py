@@ -57,6 +57,7 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.attrition <= 1.0:
             raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition:g}.")
+        self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
         for name, value, choices in (
             ("attrition_kind", self.attrition_kind, get_args(AttritionKind)),
             ("births", self.births, get_args(BirthRule)),

@@ -154,8 +154,15 @@ def build_denoiser(
 
 def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
     """Mean intensity of every channel and, by moments, the shape r of its gamma law: variance mean + mean² / r."""
-    pixels = images.pixels.astype(np.float64)
-    mean, variance = pixels.mean(axis=(0, 2, 3)).clip(min=0.1), pixels.var(axis=(0, 2, 3))
+    value, n_channels = np.arange(LARGEST + 1), images.pixels.shape[1]
+    how_often = np.zeros((n_channels, LARGEST + 1))
+    for image in images.pixels:
+        for channel, seen in zip(image, how_often, strict=True):
+            seen += np.bincount(channel.ravel(), minlength=LARGEST + 1)
+    share = how_often / how_often.sum(axis=1, keepdims=True)
+    mean = share @ value
+    variance = (share * np.square(value - mean[:, None])).sum(axis=1)
+    mean = mean.clip(min=0.1)
     dispersion = (mean**2 / (variance - mean).clip(min=1e-6)).clip(0.05, 20.0)
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(dispersion, dtype=torch.float32)
 

@@ -208,11 +208,16 @@ class PixelModel:
         Raises
         ------
         ValueError
-            If the shapes do not fit, or `p` is out of range.
+            If the shapes do not fit, `p` is out of range, or the model is one of numbers drawn from pixels (JUMP),
+            which are more or fewer than photons.
         """
         self._check(thinned)
         if not 0.0 <= p < 1.0:
             raise ValueError(f"p is the share of photons that was kept, in [0, 1); got {p:g}.")
+        if (scale := self.config.jump_scale or 1.0) != 1.0:
+            raise ValueError(
+                f"The model counts {scale:g} for a photon (jump_scale), and cannot tell how many were kept."
+            )
         denoiser, config = self._sampler(options)
         restored = []
         start = 0

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.matrix import check_is_matrix
+
 _ROWS = 1024  # cells made dense at a time
 
 
@@ -19,6 +21,7 @@ def check_samples(**samples: Any) -> list[Any]:
         If one is not a matrix, is empty or of a single row, has another number of columns than the first one, or
         holds a value that is not finite.
     """
+    check_is_matrix(**samples)
     matrices: dict[str, Any] = {
         name: sparse.csr_matrix(m, dtype=np.float64) if sparse.issparse(m) else np.asarray(m, dtype=np.float64)
         for name, m in samples.items()

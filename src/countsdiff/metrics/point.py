@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from countsdiff.matrix import check_is_matrix
+
 _EPSILON = 1e-3  # keeps the logarithm of a predicted zero finite
 
 
@@ -174,6 +176,7 @@ def _hidden_entries(
     truth: Any, prediction: Any, hidden: Any
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Return row, truth and prediction of every hidden entry."""
+    check_is_matrix(truth=truth, prediction=prediction, hidden=hidden)
     truth, prediction, hidden = (m if sparse.issparse(m) else np.asarray(m) for m in (truth, prediction, hidden))
     if not truth.shape == prediction.shape == hidden.shape or truth.ndim != 2:
         raise ValueError(

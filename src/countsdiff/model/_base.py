@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
@@ -22,15 +23,15 @@ from countsdiff.model._data import (
     CellReader,
     align_genes,
     as_row_access,
-    check_categories,
     check_counts,
+    check_covariates,
     chosen_rows,
     row_keys,
 )
-from countsdiff.model._missing import Task, resolve_missing
+from countsdiff.model._missing import Task, check_boolean, resolve_missing
 from countsdiff.model._modalities import Modalities, joint_matrices
 from countsdiff.model._predict import Cells, Predictor, Request
-from countsdiff.model._write import Collector, as_arrays, write_layers
+from countsdiff.model._write import Collector, Sink, as_arrays, write_layers
 
 logger = logging.getLogger("countsdiff")
 
@@ -48,6 +49,9 @@ _COVARIATES = (
 class CellModel(BaseModelClass):
     """Base of a model whose module holds an averaged denoiser."""
 
+    design_: pd.DataFrame  # covariates of training cells
+    starts_from_reference_: bool = False  # saved with the model
+
     def _predict(
         self,
         adata,
@@ -61,6 +65,7 @@ class CellModel(BaseModelClass):
     ):
         self._check_if_trained(warn=False)
         adata = self._adata_or_own(adata)
+        names = self._result_names(request, key_added, missing) if inplace else request.names(key_added)
         cells = self._cells(adata)
         modalities = self._modalities()
         if isinstance(missing, Mapping) and isinstance(adata, MuData) and modalities is not None:
@@ -68,7 +73,6 @@ class CellModel(BaseModelClass):
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
         if task.evidence:
             self._check_denoises()
-        names = [key_added + suffix for suffix in request.names()]
         chosen = chosen_rows(adata.n_obs, indices)
         rows = np.arange(adata.n_obs) if inplace else chosen
         collector = Collector(len(names), as_sparse=inplace and sparse.issparse(cells.reader.counts))
@@ -99,13 +103,33 @@ class CellModel(BaseModelClass):
             }
         return as_arrays(results, key_added, request.n_samples)
 
+    def _result_names(self, request: Request, key_added: str, missing: Any = None) -> list[str]:
+        """Layers that results go to; the model must not read what it writes."""
+        args, names = self._setup_args(), request.names(key_added)
+        read = {args.get("layer"), args.get("missing_layer"), *(args.get("layers") or {}).values()}
+        read |= {missing} if isinstance(missing, str) else set()
+        if overwritten := [name for name in names if name in read]:
+            raise ValueError(
+                f"key_added={key_added!r} would overwrite layers[{overwritten[0]!r}], which the model reads; choose "
+                "another name."
+            )
+        return names
+
+    def _seen_categories(self, key: str) -> list[Any]:
+        """Categories of the batch or the labels that the network knows: those that a cell had in training."""
+        known = list(self._state(key)["categorical_mapping"])
+        if self.starts_from_reference_:  # whose cells are not there to be asked
+            return known
+        column = self.design_[self._setup_args()[f"{key}_key"]]
+        return [category for category in known if (column == category).any()]
+
     def _run(
         self,
         cells: Cells,
         task: Task,
         request: Request,
         guidance_scale: float,
-        collector: Collector,
+        collector: Sink,
         rows: NDArray[np.intp],
         chosen: NDArray[np.bool_],
         batch_size: int | None,
@@ -113,7 +137,8 @@ class CellModel(BaseModelClass):
     ) -> int:
         """Collect the answers for `rows`, of which the `chosen` ones are rewritten; return the number of entries."""
         denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
-        predictor = Predictor(denoiser, cells, task, request, self.device, callback)
+        groups = self.module.denoiser.group_sizes
+        predictor = Predictor(denoiser, cells, task, request, self.device, callback, groups)
         n_rewritten = 0
         for block in cells.reader.chunks(np.arange(len(rows)), batch_size):
             matrices, rewritten = predictor(rows[block], chosen[block])
@@ -131,6 +156,15 @@ class CellModel(BaseModelClass):
         manager = self.get_anndata_manager(adata, required=True)
         del self._per_instance_manager_store[self.id][manager.adata_uuid]
 
+    @classmethod
+    def _release(cls, adata: AnnData) -> None:
+        """Let go of data that were set up, and of all that their models registered."""
+        uuid = adata.uns["_scvi_uuid"]
+        cls._setup_adata_manager_store.pop(uuid, None)
+        for model, managers in list(cls._per_instance_manager_store.items()):
+            if managers.pop(uuid, None) is not None and not managers:
+                del cls._per_instance_manager_store[model]
+
     def _adata_or_own(self, adata: AnnData | None) -> AnnData:
         adata = self.adata if adata is None else adata
         if adata is None:
@@ -140,7 +174,8 @@ class CellModel(BaseModelClass):
     def _anndata_or_own(self, adata: AnnData | None) -> AnnData:
         adata = self._adata_or_own(adata)
         if not isinstance(adata, AnnData):
-            raise TypeError("This takes AnnData, not MuData: set up a model of one modality.")
+            other = "; set up a model of one modality" if isinstance(adata, MuData) else ""
+            raise TypeError(f"This takes AnnData, not {type(adata).__name__}{other}.")
         return adata
 
     def _check_denoises(self) -> None:
@@ -156,7 +191,11 @@ class CellModel(BaseModelClass):
         if self._modalities() is None:
             columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
             check_counts(adata, self._layer())
-            check_categories(adata, self._setup_args())
+            check_covariates(adata, self._setup_args())
+            self._check_known_categories(adata)
+            missing_layer = self._setup_args().get("missing_layer")
+            if missing_layer in adata.layers:
+                check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
         adata = self._validate_anndata(adata)
@@ -170,6 +209,24 @@ class CellModel(BaseModelClass):
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
         reader = replace(self._reader(adata), columns=columns)
         return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
+
+    def _check_known_categories(self, adata: AnnData) -> None:
+        """Check that cells have categories of covariates that the model was trained with."""
+        args, state = self._setup_args(), self._state(REGISTRY_KEYS.CAT_COVS_KEY)
+        mappings = {
+            args[f"{key}_key"]: self._state(key)["categorical_mapping"]
+            for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)
+        }
+        for column, known in {**mappings, **state.get("mappings", {})}.items():
+            if column not in adata.obs:
+                continue
+            values = pd.Index(adata.obs[column].unique())
+            unknown = values.difference(pd.Index(known), sort=False)
+            if len(unknown):
+                raise ValueError(
+                    f"adata.obs[{column!r}] has {unknown[0]!r}, which the model was not trained on; it knows "
+                    f"{list(known)}. load_query_data takes a model to data of other categories."
+                )
 
     def _reader(self, adata: AnnData | MuData) -> CellReader:
         """Counts of registered data, in the order they have."""

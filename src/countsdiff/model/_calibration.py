@@ -6,15 +6,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_sharpness, fit_tail
+from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_tail
 from countsdiff.core.denoiser import N_DRIFT, Context
 from countsdiff.core.random import RowGenerator
 from countsdiff.model._module import CountsDiffModule
 
 Minibatches = Iterable[dict[str, Tensor]]
 
-# weight of cells not trained on when levels and when shapes are fitted
-_HELD_OUT_LEVEL, _HELD_OUT_SHAPE = 1 / 5, 1 / 3
+_LEVEL_SPREAD = 0.05  # of levels around 1 before anything is seen
+_TRUST = 0.8  # in the level of trained entries, where no laws say how well they are known
 _ROUNDS = 2  # of fitting means to other data; a third changed nothing
 _LEVEL_PRIOR = 400.0  # molecules that a reference's level counts for: it holds within 5 %
 
@@ -47,16 +47,16 @@ def calibrate(
     )
     known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
     counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
-    n_known, n_unknown = len(known[0]), len(unknown[0])
-
-    def weight(share_held_out: float) -> Tensor:
-        each = n_known / max(n_unknown, 1) * share_held_out / (1.0 - share_held_out)
-        return torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
-
-    level = fit_level(counts, mean, weight(_HELD_OUT_LEVEL))
+    n_known, n_unknown, has_shapes = len(known[0]), len(unknown[0]), len(shape) > 0
+    of_known, of_unknown = fit_level(*known[:2]), fit_level(*unknown[:2], spread=_LEVEL_SPREAD)
+    trust = fit_memory(known[0], of_known * known[1], known[2]) if has_shapes else _TRUST
+    level = of_known**trust * of_unknown ** (1.0 - trust)
     sharpness, tail = 1.0, math.inf
-    if len(shape) > 0:
-        mean, weights = level * mean, weight(_HELD_OUT_SHAPE)
+    if has_shapes:
+        share_known = max(trust / 2.0, 0.01)
+        each = n_known / max(n_unknown, 1) * (1.0 - share_known) / share_known
+        weights = torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
+        mean = level * mean
         sharpness = fit_sharpness(counts, mean, shape, weights)
         tail = fit_tail(counts, mean, sharpness * shape, weights)
     module.set_calibration(level, sharpness, tail)

@@ -17,6 +17,7 @@ from countsdiff.layers import get_layer
 from countsdiff.model._on_disk import is_on_disk, read_rows
 from countsdiff.store import check_sparse
 
+_LARGEST = 2**24  # beyond it float32 skips whole numbers
 _CHUNK = 2048  # rows densified at a time, or fewer:
 _CHUNK_ENTRIES = 2**25  # peaks are many
 _RUN = 16  # neighbouring rows cost no more to read from a file than one of them
@@ -124,13 +125,15 @@ def require_columns(adata: AnnData, keys: list[str | None]) -> None:
             raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
 
 
-def check_categories(adata: AnnData, setup: dict[str, Any]) -> None:
-    """Check that every cell has a value of every categorical covariate that is registered, as far as they are there.
+def check_covariates(adata: AnnData, setup: dict[str, Any]) -> None:
+    """Check the covariates that are registered, as far as they are there.
+
+    Every cell needs a category; numbers are finite, or NaN where unknown; size factors are positive.
 
     Raises
     ------
     ValueError
-        Naming the column and the first cell without a value, and what to do.
+        Naming the column and the first cell whose value will not do, and what to do.
     """
     for key in (setup.get("batch_key"), setup.get("labels_key"), *(setup.get("categorical_covariate_keys") or ())):
         if key in adata.obs and adata.obs[key].isna().any():
@@ -138,6 +141,20 @@ def check_categories(adata: AnnData, setup: dict[str, Any]) -> None:
             raise ValueError(
                 f"adata.obs[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
                 "such cells out."
+            )
+    size_factor = setup.get("size_factor_key")
+    for key in (size_factor, *(setup.get("continuous_covariate_keys") or ())):
+        if key not in adata.obs:
+            continue
+        if not pd.api.types.is_numeric_dtype(adata.obs[key]):
+            raise ValueError(f"adata.obs[{key!r}] holds {adata.obs[key].dtype}, not numbers.")
+        values = adata.obs[key].to_numpy(dtype=np.float64, na_value=np.nan)
+        bad = np.isinf(values) | ((values <= 0.0) if key == size_factor else False)
+        if bad.any():
+            cell, value = adata.obs_names[np.argmax(bad)], values[np.argmax(bad)]
+            wanted = "a size factor, positive and finite" if key == size_factor else "a finite number"
+            raise ValueError(
+                f"adata.obs[{key!r}] holds {value:g} for cell {cell!r}, which is not {wanted}; unknown ones are NaN."
             )
 
 
@@ -170,12 +187,16 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
         if values.dtype.kind not in "biuf":
             raise ValueError(f"{where} holds {values.dtype}, not real numbers.")
         with np.errstate(invalid="ignore"):
-            bad = (values < 0) | np.isinf(values) | ((values != np.floor(values)) & ~np.isnan(values))
+            bad = (values < 0) | (values > _LARGEST) | ((values != np.floor(values)) & ~np.isnan(values))
         if not bad.any():
             continue
         first = np.flatnonzero(bad)[0]
         value = values[first]
         cell, gene = adata.obs_names[start + rows[first]], adata.var_names[columns[first]]
+        if _LARGEST < value < np.inf and value == np.floor(value):
+            raise ValueError(
+                f"{where}: cell {cell!r}, gene {gene!r} holds {value:,}; above {_LARGEST:,} counts lose digits."
+            )
         problem = (
             f"{where} is not a matrix of counts: cell {cell!r}, gene {gene!r} holds {value:g}, which is "
             f"{'negative' if value < 0 else 'infinite' if np.isinf(value) else 'not a whole number'}."
@@ -233,7 +254,11 @@ def check_unique(names: pd.Index, what: str) -> None:
 def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
     """Positions of the cells that `indices` asks for, in its order; ``None`` asks for all."""
     rows = np.arange(n_obs)
-    return rows if indices is None else rows[np.asarray(indices)]
+    if indices is None:
+        return rows
+    if len(indices) == 0:
+        raise ValueError("indices names no cells; leave it out for all of them.")
+    return rows[np.asarray(indices)]
 
 
 def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:

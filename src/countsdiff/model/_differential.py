@@ -1,6 +1,6 @@
 """Differences between groups of cells, with imputed entries never taken for measured ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from countsdiff.metrics import log_normalise, pool_imputations
 from countsdiff.model._base import CellModel
 from countsdiff.model._missing import resolve_missing
 from countsdiff.model._predict import Request
-from countsdiff.model._write import Collector
 
 
 class DifferentialModel(CellModel):
@@ -95,14 +94,19 @@ class DifferentialModel(CellModel):
                 "example with scanpy.tl.rank_genes_groups, or say by missing= which entries are missing."
             )
         estimates: list[list[tuple[NDArray, ...]]] = [[] for _ in comparisons]
-        rows = np.arange(adata.n_obs)
-        for i in range(n_imputations):
-            collector = Collector(1, as_sparse=False)
-            request = Request("sample", sampler=SamplerConfig(n_steps), seed=seed + i)
-            self._run(cells, task, request, guidance_scale, collector, rows, np.ones(len(rows), bool), batch_size)
-            normalised = log_normalise(collector.matrices()[0], target_sum)
-            for results, (_, _, first, second) in zip(estimates, comparisons, strict=True):
-                results.append(_welch(normalised[first], normalised[second]))
+        groups = np.zeros((2 * len(comparisons), adata.n_obs))
+        for i, (_, _, *pair) in enumerate(comparisons):
+            for j, members in enumerate(pair):
+                groups[2 * i + j, members] = 1.0
+        rows = np.flatnonzero(groups.any(axis=0))
+        everywhere = np.ones(len(rows), dtype=bool)
+        for draw in range(n_imputations):
+            moments = _Moments(groups[:, rows], adata.n_vars, target_sum)
+            request = Request("sample", sampler=SamplerConfig(n_steps), seed=seed, first_draw=draw)
+            self._run(cells, task, request, guidance_scale, moments, rows, everywhere, batch_size)
+            mean, variance, size = moments.mean(), moments.variance(), moments.sizes
+            for i, results in enumerate(estimates):
+                results.append(_welch(*(v[2 * i : 2 * i + 2] for v in (mean, variance, size))))
         tables = []
         for (name1, name2, _, _), results in zip(comparisons, estimates, strict=True):
             mean1, mean2, variances, df = (np.stack(values) for values in zip(*results, strict=True))
@@ -148,9 +152,47 @@ def _comparisons(
     return comparisons
 
 
-def _welch(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+class _Moments:
+    """Means and variances of groups of cells, normalised and logged, without keeping the cells.
+
+    Parameters
+    ----------
+    groups
+        1 where a cell belongs to a group, else 0, shape ``(n_groups, n_obs)``.
+    n_vars
+        Number of genes.
+    target_sum
+        Depth to which cells are normalised.
+    """
+
+    def __init__(self, groups: NDArray[np.float64], n_vars: int, target_sum: float):
+        self.groups, self.sizes, self.target_sum = groups, groups.sum(1, keepdims=True), target_sum
+        self._sums, self._squares = np.zeros((2, len(groups), n_vars))
+        self._seen = 0
+
+    def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
+        """Add the next cells."""
+        (matrix,) = matrices
+        values = log_normalise(matrix, self.target_sum)
+        members = self.groups[:, self._seen : self._seen + len(values)]
+        self._sums += members @ values
+        self._squares += members @ np.square(values)
+        self._seen += len(values)
+
+    def mean(self) -> NDArray[np.float64]:
+        """Means, shape ``(n_groups, n_vars)``."""
+        return self._sums / self.sizes
+
+    def variance(self) -> NDArray[np.float64]:
+        """Unbiased variances, shape ``(n_groups, n_vars)``."""
+        within = self._squares - np.square(self._sums) / self.sizes
+        # what rounding leaves of a gene that does not vary is no variance
+        return np.where(within > 1e-12 * self._squares, within, 0.0) / (self.sizes - 1.0)
+
+
+def _welch(mean: NDArray, variance: NDArray, size: NDArray) -> tuple[NDArray[np.float64], ...]:
     """Means of two groups, the variance of their difference, and its degrees of freedom, gene by gene."""
-    v, w = x.var(0, ddof=1) / len(x), y.var(0, ddof=1) / len(y)
-    spread = np.square(v) / (len(x) - 1) + np.square(w) / (len(y) - 1)
+    v, w = variance / size
+    spread = np.square(v) / (size[0] - 1) + np.square(w) / (size[1] - 1)
     df = np.divide(np.square(v + w), spread, out=np.ones_like(v), where=spread > 0)
-    return x.mean(0), y.mean(0), v + w, df
+    return *mean, v + w, df

@@ -1,6 +1,6 @@
 """What scvi-tools' users ask of every model: normalised expression, and replicates of their data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,6 @@ from countsdiff.model._base import CellModel
 from countsdiff.model._data import chosen_rows
 from countsdiff.model._missing import DENOISE
 from countsdiff.model._predict import Request
-from countsdiff.model._write import Collector
 
 if TYPE_CHECKING:
     from sparse import GCXS
@@ -73,11 +72,11 @@ class ExpressionModel(CellModel):
             If a gene or batch is unknown.
         """
         request = Request("rate" if n_samples > 1 else "mean", n_samples, SamplerConfig(), seed)
-        adata, rates = self._replicates(adata, indices, request, transform_batch, batch_size)
-        if library_size != "latent":
-            rates *= library_size / rates.sum(2, keepdims=True)
+        adata = self._anndata_or_own(adata)
         cells, columns = _positions(adata, indices, gene_list)
-        rates = rates[:, :, columns]
+        rates, totals = self._replicates(adata, cells, columns, request, transform_batch, batch_size)
+        if library_size != "latent":
+            rates *= library_size / totals
         expression = rates.mean(0) if return_mean or n_samples == 1 else rates
         if expression.ndim == 3 and return_numpy is False:
             raise ValueError("A data frame has no room for several draws; leave return_numpy, or set return_mean=True.")
@@ -120,44 +119,70 @@ class ExpressionModel(CellModel):
         if isinstance(transform_batch, (list, tuple)) and len(transform_batch) > 1:
             raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(transform_batch)}.")
         request = Request("sample", n_samples, SamplerConfig(), seed)
-        adata, draws = self._replicates(adata, indices, request, transform_batch, batch_size)
-        draws = np.moveaxis(draws[:, :, _positions(adata, indices, gene_list)[1]], 0, 2)
+        adata = self._anndata_or_own(adata)
+        draws, _ = self._replicates(adata, *_positions(adata, indices, gene_list), request, transform_batch, batch_size)
+        draws = np.moveaxis(draws, 0, 2)
         return pydata_sparse.GCXS.from_numpy(draws[:, :, 0] if n_samples == 1 else draws)
 
     def _replicates(
-        self, adata: AnnData | None, indices: Any, request: Request, transform_batch: Any, batch_size: int | None
-    ) -> tuple[AnnData, NDArray[np.float32]]:
-        """Data, and answers for its cells with all counts as evidence, ``(n_samples, n_obs, n_vars)``."""
+        self,
+        adata: AnnData,
+        rows: NDArray[np.intp],
+        columns: NDArray[np.intp],
+        request: Request,
+        transform_batch: Any,
+        batch_size: int | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Answers for some cells and genes, all counts being evidence, ``(n_samples, n_obs, n_genes)``.
+
+        Also the sums over all genes, with one column.
+        """
         self._check_if_trained(warn=False)
-        adata = self._anndata_or_own(adata)
         cells = self._cells(adata)
         self._check_denoises()
-        rows = chosen_rows(adata.n_obs, indices)
-        total = np.zeros((request.n_samples, len(rows), adata.n_vars), dtype=np.float32)
+        everywhere = np.ones(len(rows), dtype=bool)
+        values = np.zeros((request.n_samples, len(rows), len(columns)), dtype=np.float32)
+        totals = np.zeros((request.n_samples, len(rows), 1), dtype=np.float32)
         batches = self._batch_codes(transform_batch)
         for code in batches:
             categories = cells.categories.clone()
             if code is not None:
                 categories[:, 0] = code
-            collector = Collector(request.n_samples, as_sparse=False)
-            asked = replace(cells, categories=categories)
-            self._run(asked, DENOISE, request, 1.0, collector, rows, np.ones(len(rows), dtype=bool), batch_size)
-            total += np.stack(collector.matrices())
-        total /= len(batches)
-        return adata, total
+            asked, added = replace(cells, categories=categories), _Added(values, totals, columns)
+            self._run(asked, DENOISE, request, 1.0, added, rows, everywhere, batch_size)
+        values /= len(batches)
+        totals /= len(batches)
+        return values, totals
 
     def _batch_codes(self, batches: Any) -> list[int | None]:
         """Codes of named batches; ``None`` for a cell's own."""
         if batches is None:
             return [None]
-        known = list(self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
-        if len(known) < 2:
+        codes = list(self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
+        if len(codes) < 2:
             raise ValueError(f"transform_batch={batches!r}: the model knows no batches (batch_key of setup_anndata).")
+        known = self._seen_categories(REGISTRY_KEYS.BATCH_KEY)
         wanted = [batches] if isinstance(batches, (str, int)) else list(batches)
         unknown = [batch for batch in wanted if batch not in known]
         if unknown:
             raise ValueError(f"Batch {unknown[0]!r} is unknown to the model; it knows {known}.")
-        return [known.index(batch) for batch in wanted]
+        return [codes.index(batch) for batch in wanted]
+
+
+class _Added:
+    """Adds answers, block by block, to `values` of some genes and to `totals` of all; both have the draws first."""
+
+    def __init__(self, values: NDArray[np.float32], totals: NDArray[np.float32], columns: NDArray[np.intp]):
+        self.values, self.totals, self.columns = values, totals, columns
+        self._seen = 0
+
+    def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
+        """Add the next cells."""
+        for values, totals, matrix in zip(self.values, self.totals, matrices, strict=True):
+            block = slice(self._seen, self._seen + len(matrix))
+            values[block] += matrix[:, self.columns]
+            totals[block] += matrix.sum(axis=1, keepdims=True)
+        self._seen = block.stop
 
 
 def _positions(

@@ -133,18 +133,21 @@ class GenerativeModel(CellModel):
         chosen = np.asarray([values] * n_cells if single else values, dtype=object)
         if chosen.shape != (n_cells,):
             raise ValueError(f"{argument} has {len(chosen)} values for {n_cells} cells; give one, or one for each.")
-        known = self._state(key)["categorical_mapping"]
+        known = self._seen_categories(key)
         unknown = pd.Index(chosen).difference(pd.Index(known, dtype=object))
         if len(unknown):
             raise ValueError(f"{argument} {unknown[0]!r} is unknown to the model; it knows {list(known)}.")
         return chosen
 
     def _design(self) -> pd.DataFrame:
-        """Covariates of the training cells, of at most 10,000 of them, as generated cells may have them."""
+        """Covariates of at most 10,000 training cells, and one of each category, as generated cells may have them."""
         args = self._setup_args()
         columns = [args.get(key) for key in ("batch_key", "labels_key", "size_factor_key")]
         columns += [*(args.get("categorical_covariate_keys") or ()), *(args.get("continuous_covariate_keys") or ())]
         rows = np.unique(np.linspace(0, self.adata.n_obs - 1, min(self.adata.n_obs, _MAX_DESIGN)).astype(np.intp))
+        categorical = [*columns[:2], *(args.get("categorical_covariate_keys") or ())]
+        firsts = [np.flatnonzero(~self.adata.obs[c].duplicated()) for c in categorical if c is not None]
+        rows = np.unique(np.concatenate([rows, *firsts]))
         registered = list(dict.fromkeys(c for c in columns if c is not None))  # one column may be both batch and label
         return self.adata.obs[registered].iloc[rows].reset_index(drop=True)
 

@@ -15,6 +15,7 @@ SHARE = 0.05
 _MAX_ENTRIES = 40_000_000  # of the cells that are scored, which the rivals want dense
 _MIN_CELLS = 500
 _MIN_HELD_OUT = 20
+_STREAM = 0x1E1D  # of the random numbers that choose them
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,24 @@ def hold_out(reader: CellReader, seed: int = 0) -> sparse.csr_matrix:
     -------
     scipy.sparse.csr_matrix
         Boolean, shape ``(n_obs, n_vars)``, genes in the order of the data.
+
+    Raises
+    ------
+    ValueError
+        If there are too few to judge anything by.
     """
-    rng = np.random.default_rng(seed)
+    # a stream of its own: from that of a mask of the same seed it would choose what the mask has hidden already
+    rng = np.random.default_rng([seed, _STREAM])
     places = []
     for rows in reader.chunks(scored_rows(reader)):
         missing = reader(rows)[1]
         cells, genes = np.nonzero(reader.restore((rng.random(missing.shape) < SHARE) & ~missing))
         places.append((rows[cells], genes))
     cells, genes = (np.concatenate(part) for part in zip(*places, strict=True))
+    if len(cells) < _MIN_HELD_OUT:
+        raise ValueError(
+            f"A twentieth of the observed entries are {len(cells)}, too few to judge anything by; leave the report out."
+        )
     return sparse.csr_matrix((np.ones(len(cells), dtype=bool), (cells, genes)), shape=reader.counts.shape)
 
 

@@ -96,6 +96,12 @@ class CountsDiffImputer(
         dropout: float | None = None,
         seed: int = 0,
     ):
+        for name, value in (("schedule", schedule), ("weight", weight)):
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"{name} is a name, which can be saved; got {value!r}. Functions go to core.TimeSampler, see "
+                    "'Extending' in the documentation."
+                )
         if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
             if isinstance(adata, MuData):
                 raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")

@@ -1,7 +1,8 @@
 """What a trained model does to data: impute, denoise, deepen."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from anndata import AnnData
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
-from countsdiff.model._missing import DEEPEN, DENOISE
+from countsdiff.model._missing import DEEPEN, DENOISE, resolve_missing
 from countsdiff.model._predict import Request
 
 Output = Literal["mean", "median", "log_mean", "sample"]
@@ -225,6 +226,14 @@ class PredictiveModel(CellModel):
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
         return self._predict(adata, indices, DEEPEN, request, guidance_scale, key_added, inplace, batch_size)
 
+    def _check_impute(self, key_added: str, **options: Any) -> None:
+        """Check arguments of :meth:`impute`, as :func:`countsdiff.pp.impute` does before it trains."""
+        defaults = {name: p.default for name, p in inspect.signature(self.impute).parameters.items()}
+        options = defaults | options
+        self._result_names(self._request(**options), key_added, options["missing"])
+        cells = self._cells(self.adata)
+        resolve_missing(options["missing"], self.adata, cells.reader, cells.labels)
+
     def _request(
         self,
         *,
@@ -243,7 +252,7 @@ class PredictiveModel(CellModel):
         interval,
         **_others,
     ) -> Request:
-        """Check the options of :meth:`impute` and put them together; `pp.impute` does so before it trains."""
+        """Check the options of :meth:`impute` and put them together."""
         if method not in ("conditional", "repaint"):
             raise ValueError(f"Unknown method {method!r}; choose 'conditional' or 'repaint'.")
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)

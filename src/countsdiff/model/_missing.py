@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.layers import get_layer, named_layers
-from countsdiff.model._data import CellReader, as_row_access
+from countsdiff.model._data import CellReader, as_row_access, stored_values
+from countsdiff.model._on_disk import read_rows
 from countsdiff.store import check_sparse
 
 
@@ -142,7 +143,7 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
     return Task(hidden, evidence=False, rewrite="missing")
 
 
-def check_boolean(matrix) -> None:
+def check_boolean(matrix, name: str = "missing") -> None:
     """Check that a matrix of missing entries holds nothing but true and false.
 
     Raises
@@ -152,7 +153,12 @@ def check_boolean(matrix) -> None:
     """
     if sparse.issparse(matrix):
         check_sparse(matrix)
-    values = matrix.data if sparse.issparse(matrix) else matrix
-    if hasattr(values, "dtype") and values.dtype != bool and not np.isin(values, (0, 1)).all():
-        odd = np.asarray(values)[~np.isin(values, (0, 1))].flat[0]
-        raise ValueError(f"missing holds {odd!r}; it must be boolean: True where an entry is to be imputed.")
+    elif matrix.dtype == bool:
+        return
+    for rows in CellReader(matrix).chunks():
+        values = stored_values(read_rows(matrix, rows))
+        strange = ~np.isin(values, (0, 1))
+        if strange.any():
+            raise ValueError(
+                f"{name} holds {values[strange].flat[0]:g}; it must be boolean: True where an entry is to be imputed."
+            )

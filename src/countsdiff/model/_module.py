@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -221,18 +222,22 @@ class CountsDiffModule(BaseModuleClass):
         Yields
         ------
         tuple
-            Predictions for all entries, and the boolean matrix of those that were hidden; both ``(n_obs, n_vars)``.
+            Predictions for all entries, and the boolean matrix of those they are for, which were hidden; both
+            ``(n_obs, n_vars)``.
         """
         counts, observed = self.observed(tensors)
         categories, continuous = self.covariates(tensors)
-        n_folds = round(1.0 / (share_hidden or _SHARE_VALIDATED))
+        share = share_hidden or _SHARE_VALIDATED
+        exact = Fraction(share).limit_denominator(max(100, math.ceil(1.0 / share)))
+        n_folds, at_a_time = exact.denominator, exact.numerator
         fold = torch.randint(n_folds, counts.shape, generator=generator, device=counts.device)
         empty = torch.zeros(len(counts), 1, device=counts.device)
-        for k in range(n_folds):
-            hidden = observed & (fold == k)
+        for first in range(0, n_folds, at_a_time):
+            hidden = observed & ((fold - first) % n_folds < at_a_time)
             known = observed & ~hidden
             context = Context(counts * known, known, hidden, categories, continuous)
-            yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden
+            # the last ones hide, to be as many, some that were predicted before
+            yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden & (fold >= first)
 
     def set_calibration(
         self,

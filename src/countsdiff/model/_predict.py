@@ -1,6 +1,6 @@
 """Runs a trained module over cells, block by block, and puts the answers together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -43,6 +43,8 @@ class Request:
         Whether to add standard deviations; coverage of the equal-tailed interval to add, or ``None``.
     repaint
         Windows of RePaint, for samples drawn that way; ``None`` for conditional ones.
+    first_draw
+        Number of the first draw among all of a seed: requests for draws of other numbers are independent.
     """
 
     output: str = "mean"
@@ -53,6 +55,7 @@ class Request:
     return_std: bool = False
     interval: float | None = None
     repaint: RepaintConfig | None = None
+    first_draw: int = 0
 
     def __post_init__(self) -> None:
         if self.output not in (*OUTPUTS, "rate"):
@@ -85,10 +88,15 @@ class Request:
             "depth": self.depth,
         }
 
-    def names(self) -> list[str]:
-        """Suffixes of the matrices that come back, in order."""
-        names = [""] if self.n_samples == 1 else [f"_{i}" for i in range(self.n_samples)]
-        return names + ["_std"] * self.return_std + ["_lower", "_upper"] * (self.interval is not None)
+    def streams(self) -> range:
+        """Numbers of the draws."""
+        return range(self.first_draw, self.first_draw + self.n_samples)
+
+    def names(self, key: str = "") -> list[str]:
+        """Names of the matrices that come back, in order."""
+        suffixes = [""] if self.n_samples == 1 else [f"_{i}" for i in range(self.n_samples)]
+        suffixes += ["_std"] * self.return_std + ["_lower", "_upper"] * (self.interval is not None)
+        return [key + suffix for suffix in suffixes]
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,8 @@ class Predictor:
         Where the network lives.
     callback
         Called after every step of a reverse path, see :func:`~countsdiff.core.sample`.
+    group_sizes
+        Numbers of variables that share a depth, see :class:`~countsdiff.core.denoiser.Denoiser`.
     """
 
     def __init__(
@@ -144,6 +154,7 @@ class Predictor:
         request: Request,
         device: torch.device,
         callback: Callable[[SamplerState], None] | None = None,
+        group_sizes: Sequence[int] | None = None,
     ):
         self.denoiser = denoiser
         self.cells = cells
@@ -151,6 +162,7 @@ class Predictor:
         self.request = request
         self.device = device
         self.callback = callback
+        self.group_sizes = group_sizes or [cells.reader.counts.shape[1]]
         self.tile = 256 if device.type == "cpu" else 2048
 
     @torch.inference_mode()
@@ -190,18 +202,16 @@ class Predictor:
             missing = missing | CellReader(self.task.hidden, columns=self.cells.reader.columns)(rows)[0].astype(bool)
             counts[missing] = 0.0
         rewritten = self.task.rewritten(counts, missing)
-        tiles = [
-            self._tile(
-                rows[start : start + self.tile],
-                counts[start : start + self.tile],
-                missing[start : start + self.tile],
-            )
-            for start in range(0, len(rows), self.tile)
-        ]
+        cuts = [slice(start, start + self.tile) for start in range(0, len(rows), self.tile)]
+        tiles = [self._tile(rows[cut], counts[cut], missing[cut], rewritten[cut]) for cut in cuts]
         return [np.concatenate(parts) for parts in zip(*tiles, strict=True)], rewritten
 
     def _tile(
-        self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]
+        self,
+        rows: NDArray[np.intp],
+        counts: NDArray[np.float32],
+        missing: NDArray[np.bool_],
+        rewritten: NDArray[np.bool_],
     ) -> list[NDArray[np.float32]]:
         context, keys = self._context(rows, counts, missing)
         request, p = self.request, float(self.task.evidence)
@@ -214,7 +224,7 @@ class Predictor:
             )
         results: list[Tensor] = []
         if request.output == "sample" and not self.task.evidence:
-            generators = [RowGenerator(request.seed, keys, stream) for stream in range(request.n_samples)]
+            generators = [RowGenerator(request.seed, keys, stream) for stream in request.streams()]
             if request.repaint is None:
                 results += [sample(self.denoiser, context, g, request.sampler, self.callback) for g in generators]
             else:
@@ -224,9 +234,11 @@ class Predictor:
             base, exposure = x_t * self.task.adds, request.depth - context.noised.to(x_t.dtype) * self.task.adds
             law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(exposure)
             if not results:
-                wanted = context.noised & (x_t == 0) if self.task.rewrite == "zeros" else context.noised
-                kept = ((context.counts + x_t) * ~wanted).sum(1, keepdim=True)
-                results += [base + born for born in _summarise(law, wanted, kept, request, keys)]
+                if request.output == "log_mean":
+                    born = self._log_mean(law, context.counts + x_t, self._filled(rewritten))
+                    results.append(base + born)
+                else:
+                    results += [base + born for born in _summarise(law, request, keys)]
             if request.return_std:
                 results.append(law.std)
             if request.interval is not None:
@@ -234,42 +246,46 @@ class Predictor:
                 results += [base + law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
         return [r[: len(rows)].cpu().numpy() for r in results]
 
+    def _log_mean(self, law: CountLaw, counts: Tensor, wanted: Tensor) -> Tensor:
+        """Log-means of the `wanted` entries in cells that keep their other counts; each modality has its own depth."""
+        kept = (counts * ~wanted).split(self.group_sizes, dim=1)
+        estimates = []
+        for part, own, others in zip(
+            law.split(self.group_sizes), wanted.split(self.group_sizes, dim=1), kept, strict=True
+        ):
+            total = others.sum(1, keepdim=True) + (part.mean * own).sum(1, keepdim=True)
+            estimates.append(log_mean(part, _REFERENCE_DEPTH / total.clamp(min=1e-6), own))
+        return torch.cat(estimates, dim=1)
+
+    def _filled(self, values: np.ndarray | Tensor) -> Tensor:
+        """Rows of a tile, filled up with zeros to its size."""
+        full = torch.as_tensor(values)
+        return torch.cat([full, full.new_zeros(self.tile - len(full), *full.shape[1:])]).to(self.device)
+
     def _context(
         self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]
     ) -> tuple[Context, Tensor]:
-        fill = self.tile - len(rows)
-
-        def tensor(values: np.ndarray | Tensor) -> Tensor:
-            full = torch.as_tensor(values)
-            return torch.cat([full, full.new_zeros(fill, *full.shape[1:])]).to(self.device)
-
-        hidden = tensor(missing)
+        hidden = self._filled(missing)
         known = ~hidden
         context = Context(
-            counts=tensor(counts),
+            counts=self._filled(counts),
             known=known,
             noised=hidden,
-            categories=tensor(self.cells.categories[rows]),
-            continuous=tensor(self.cells.continuous[rows]),
+            categories=self._filled(self.cells.categories[rows]),
+            continuous=self._filled(self.cells.continuous[rows]),
         )
-        return context, tensor(self.cells.keys[rows])
+        return context, self._filled(self.cells.keys[rows])
 
 
-def _summarise(law: CountLaw, wanted: Tensor, kept: Tensor, request: Request, keys: Tensor) -> list[Tensor]:
-    """What the request wants of the predictive law of the `wanted` entries, in cells that keep `kept` other counts.
-
-    One matrix, or one per sample.
-    """
+def _summarise(law: CountLaw, request: Request, keys: Tensor) -> list[Tensor]:
+    """What the request wants of a predictive law: one matrix, or one per sample."""
     if request.output == "mean":
         return [law.mean]
     if request.output == "median":
         return [law.quantile(torch.full_like(law.mean, 0.5))]
-    if request.output == "log_mean":
-        total = kept + (law.mean * wanted).sum(1, keepdim=True)
-        return [log_mean(law, _REFERENCE_DEPTH / total.clamp(min=1e-6), wanted)]
     draw = law.quantile if request.output == "sample" else partial(_rate_quantile, law)
     n_vars = law.mean.shape[1]
-    return [draw(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in range(request.n_samples)]
+    return [draw(RowGenerator(request.seed, keys, stream).uniform(n_vars)) for stream in request.streams()]
 
 
 def _rate_quantile(law: CountLaw, u: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 
+from countsdiff.core.loss import get_weight
+from countsdiff.core.schedule import get_schedule
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import align_genes
 from countsdiff.model._record import FORMAT, Record, Registry, check_record
@@ -29,6 +31,7 @@ from countsdiff.model_files import (
     write_document,
     write_weights,
 )
+from countsdiff.nn import backbone_class
 
 _RECORD, _WEIGHTS, _ANNDATA, _MUDATA = "model.json", "model.safetensors", "adata.h5ad", "mdata.h5mu"
 _INDICES = ("train_indices", "validation_indices", "test_indices")
@@ -67,7 +70,8 @@ class SavedModel(CellModel):
         Raises
         ------
         ValueError
-            If the folder exists and may not, or a weight is not a number.
+            If the folder exists and may not, a weight is not a number, or the model was given a schedule, a loss weight
+            or a network that has no name to be built by.
         TypeError
             If a category or another value is neither text nor number, which only a pickle could hold.
         """
@@ -78,6 +82,7 @@ class SavedModel(CellModel):
             raise TypeError(f"{next(iter(anndata_write_kwargs))!r} is for writing data; give save_anndata=True, too.")
         if save_anndata and self.adata is None:
             raise ValueError("The model was loaded without data, so that there are none to save.")
+        self._check_by_name()
         settings = self.init_params_["non_kwargs"].items()
         record = {
             "class_name": type(self).__name__,
@@ -94,6 +99,22 @@ class SavedModel(CellModel):
             checksum = sha256(new / (prefix + _WEIGHTS))
             write_document({**record, "weights_sha256": checksum}, new / (prefix + _RECORD), FORMAT)
             self._read_record(new, prefix)  # what cannot be read again must not replace what can
+
+    def _check_by_name(self) -> None:
+        """Check that the model is what its settings describe, of which :meth:`load` builds it again."""
+        named, times = self.init_params_["non_kwargs"], self.module.times
+        grid = torch.linspace(0.0, 1.0, 33, dtype=torch.float64)
+        same = {
+            "schedule": torch.equal(times.schedule(grid).p, get_schedule(named["schedule"])(grid).p),
+            "weight": get_weight(times.weight) is get_weight(named["weight"]),
+            "spacing": times.spacing == named["spacing"],
+            "backbone": isinstance(self.module.denoiser.backbone, backbone_class(named["backbone"])),
+        }
+        if others := [name for name, is_same in same.items() if not is_same]:
+            raise ValueError(
+                f"The model's {others[0]} is not {named[others[0]]!r}, which it was made with, and could not be built "
+                "again from a file; give it a name, see 'Extending' in the documentation."
+            )
 
     @classmethod
     def load(

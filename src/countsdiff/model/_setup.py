@@ -21,7 +21,15 @@ from scvi.utils import setup_anndata_dsp
 
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import KEYS, OptionalLayerField, check_categories, check_counts, require_columns
+from countsdiff.model._data import (
+    KEYS,
+    OptionalLayerField,
+    as_row_access,
+    check_counts,
+    check_covariates,
+    require_columns,
+)
+from countsdiff.model._missing import check_boolean
 from countsdiff.model._modalities import JointCountsField, present_field
 
 
@@ -65,13 +73,16 @@ class RegisteredModel(CellModel):
         KeyError
             If a layer or a column of ``adata.obs`` does not exist.
         """
+        if not isinstance(adata, AnnData):
+            other = " (MuData is set up by setup_mudata)" if isinstance(adata, MuData) else ""
+            raise TypeError(f"setup_anndata takes AnnData; got {type(adata).__name__}{other}.")
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
         check_counts(adata, layer)
         transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
-        if missing_layer is not None and not transferring:
-            get_layer(adata, missing_layer)
+        if missing_layer is not None and not (transferring and missing_layer not in adata.layers):
+            check_boolean(as_row_access(get_layer(adata, missing_layer)), f"adata.layers[{missing_layer!r}]")
         require_columns(
             adata,
             [
@@ -82,7 +93,7 @@ class RegisteredModel(CellModel):
                 *(continuous_covariate_keys or ()),
             ],
         )
-        check_categories(adata, setup_method_args["setup_args"])
+        check_covariates(adata, setup_method_args["setup_args"])
         fields = [
             # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
@@ -102,7 +113,7 @@ class RegisteredModel(CellModel):
     def setup_mudata(
         cls,
         mdata: MuData,
-        layers: dict[str, str | None] | None = None,
+        layers: dict[str, str | None] | list[str] | None = None,
         batch_key: str | None = None,
         labels_key: str | None = None,
         size_factor_key: str | None = None,
@@ -120,8 +131,8 @@ class RegisteredModel(CellModel):
         mdata
             Annotated counts.
         layers
-            Modalities to model, each with the layer of its raw counts, or None for ``X``; NaN marks a missing entry.
-            Default: ``X`` of all.
+            Modalities to model, each with the layer of its raw counts, or None for ``X``, which is where they are if
+            names alone are given; NaN marks a missing entry. Default: ``X`` of all.
         batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
             Columns of ``mdata.obs``, as for :meth:`setup_anndata`.
 
@@ -145,14 +156,15 @@ class RegisteredModel(CellModel):
         >>> "imputed" in mdata["prot"].layers
         True
         """
-        layers = dict.fromkeys(mdata.mod) if layers is None else dict(layers)
+        if not isinstance(layers, dict):  # names of modalities alone
+            layers = dict.fromkeys(mdata.mod if layers is None else layers)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
         columns = [batch_key, labels_key, size_factor_key]
         columns += [*(categorical_covariate_keys or ()), *(continuous_covariate_keys or ())]
         require_columns(mdata, columns)
-        check_categories(mdata, setup_method_args["setup_args"])
+        check_covariates(mdata, setup_method_args["setup_args"])
         fields = [
             JointCountsField(layers),
             present_field(),
@@ -168,6 +180,6 @@ class RegisteredModel(CellModel):
         cls.register_manager(manager)
 
 
-def _as_list(names: Iterable[str] | None) -> list[str] | None:
-    """Names as they are saved with the model."""
-    return None if names is None else [str(name) for name in names]
+def _as_list(names: str | Iterable[str] | None) -> list[str] | None:
+    """Names as they are saved with the model; one may come without a list."""
+    return None if names is None else [names] if isinstance(names, str) else [str(name) for name in names]

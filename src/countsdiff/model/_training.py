@@ -1,8 +1,11 @@
 """Training: how long, on what, validated how, and where it goes on."""
 
 import hashlib
+import logging
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,12 @@ from countsdiff.model._plan import CountsDiffTrainingPlan
 from countsdiff.model._steps import StepSplitter
 
 _VALIDATE_EVERY = 100  # steps
+_REPLACED = {  # arguments of scvi-tools' own train
+    "max_epochs": "say how long by max_steps, updates of the weights.",
+    "train_size": "say how much to validate on by validation_size.",
+    "plan_kwargs": "lr, weight_decay and share_hidden are arguments of their own.",
+    "datasplitter_kwargs": "validation_size and seed say which cells are which.",
+}
 
 
 class TrainableModel(UnsupervisedTrainingMixin, CellModel):
@@ -49,7 +58,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         ----------
         max_steps
             Length of training in steps, updates of the weights. Default: seven tenths of the number of cells, between
-            1,000 and 20,000.
+            1,000 and 20,000. Of more than fit into a pass over the data, or a hundred, it is rounded up to whole ones.
         batch_size
             Cells per minibatch, on all devices together, so that the result does not depend on their number. With
             ``accumulate_grad_batches=k`` a step has k minibatches.
@@ -89,18 +98,23 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
         if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
             raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps, the number of updates of the weights, is at least 1; got {max_steps}.")
+        if taken := sorted(set(trainer_kwargs) & set(_REPLACED)):
+            raise TypeError(f"train() has no argument {taken[0]!r}; {_REPLACED[taken[0]]}")
         n_obs = self.adata.n_obs
         if lr is None:
             lr = 5e-4 if self.starts_from_reference_ else 2e-3
         if weight_decay is None:
             weight_decay = 0.0 if self.starts_from_reference_ else min((3_300 / n_obs) ** 3, 6.0)
-        max_steps = max_steps or min(max(7 * n_obs // 10, 1_000), 20_000)
+        if max_steps is None:
+            max_steps = min(max(7 * n_obs // 10, 1_000), 20_000)
         shuffled = np.random.default_rng(seed).permutation(n_obs)
         n_validation = min(int(validation_size * n_obs), 2_000)
         validation, training = np.sort(shuffled[:n_validation]), np.sort(shuffled[n_validation:])
         n_passes = trainer_kwargs.get("accumulate_grad_batches", 1)
         # an "epoch" is cut at a hundred steps, so that large data are validated as often as small
-        steps_per_epoch = min(math.ceil(len(training) / (batch_size * n_passes)), _VALIDATE_EVERY)
+        steps_per_epoch = min(math.ceil(len(training) / (batch_size * n_passes)), _VALIDATE_EVERY, max_steps)
         max_epochs = math.ceil(max_steps / steps_per_epoch)
         plan = {
             "n_steps": max_epochs * steps_per_epoch,
@@ -116,9 +130,10 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         if resume is not None:
             cells = {"batch_size": batch_size, "accumulate_grad_batches": n_passes, "validation_size": validation_size}
             how = {"early_stopping": early_stopping, "precision": settings.get("precision", "32-true")}
+            how["gradient_clip_val"] = settings["gradient_clip_val"]
             settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
         self.module.set_calibration()
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_notices():
             torch.manual_seed(seed)
             super().train(
                 max_epochs=max_epochs,
@@ -148,8 +163,28 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             # rounded, as machines differ in the last digits
             "mean count": float(f"{float(self.module.denoiser.mean.double().mean()):.3g}"),
             "model": self._model_summary_string,
+            # but the seed of the first weights, which have been trained since
+            **{k: v for k, v in self.init_params_["non_kwargs"].items() if k not in ("registry", "seed")},
             "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
         }
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keep to themselves what Lightning has to say of its own affairs, and nobody can act upon."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "litlogger" not in record.getMessage()
+
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    log.addFilter(is_news)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found .* in eval mode")  # the averaged weights stay in it
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+            yield
+    finally:
+        log.removeFilter(is_news)
 
 
 def _trainer_settings(steps_per_epoch: int, n_passes: int, early_stopping: bool | None) -> dict[str, Any]:
@@ -158,6 +193,7 @@ def _trainer_settings(steps_per_epoch: int, n_passes: int, early_stopping: bool 
         "gradient_clip_val": 1.0,
         "limit_train_batches": steps_per_epoch * n_passes,
         "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
+        "log_every_n_steps": min(10, steps_per_epoch * n_passes),
         "use_distributed_sampler": False,  # devices share the cells of a step after they were read
     }
     if early_stopping is None:

@@ -15,6 +15,7 @@ from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import adapt
 from countsdiff.model._data import as_row_access, check_unique
+from countsdiff.model._on_disk import is_on_disk, read_rows
 
 logger = logging.getLogger("countsdiff")
 
@@ -23,8 +24,6 @@ UNKNOWN = "unknown"  # category of cells of which a covariate is not known
 
 class TransferableModel(CellModel):
     """Models of query data that start from a reference."""
-
-    starts_from_reference_: bool = False  # saved with the model
 
     @classmethod
     def load_query_data(
@@ -145,22 +144,25 @@ class TransferableModel(CellModel):
                 f"{extra} of the {adata.n_vars} genes are unknown to the reference, and left out.", stacklevel=2
             )
         layer, missing_layer = args["layer"], args.get("missing_layer")
+        layers = {}
         in_order = len(positions) == adata.n_vars and (positions == np.arange(adata.n_vars)).all()
         if in_order and not missing_columns and (missing_layer is None or missing_layer in adata.layers):
             return adata
         logger.info("%d of the %d genes of the reference are missing.", int((positions < 0).sum()), len(names))
         counts = _take_columns(get_layer(adata, layer), positions, np.nan)
+        if layer is not None:
+            layers[layer] = counts
+        if missing_layer is not None:
+            marks = adata.layers.get(missing_layer, sparse.csr_matrix(adata.shape, dtype=bool))
+            layers[missing_layer] = _take_columns(marks, positions, 0.0).astype(bool)
         query = AnnData(
-            counts,
+            counts if layer is None else None,
             obs=adata.obs.assign(**missing_columns),
             var=pd.DataFrame(index=names),
             obsm=dict(adata.obsm),
             uns=dict(adata.uns),
-            layers={} if layer is None else {layer: counts.copy()},
+            layers=layers,
         )
-        if missing_layer is not None:
-            marks = adata.layers.get(missing_layer, sparse.csr_matrix(adata.shape, dtype=bool))
-            query.layers[missing_layer] = _take_columns(marks, positions, 0.0).astype(bool)
         for key in [key for key in query.uns if key.startswith("_scvi")]:
             del query.uns[key]  # the registration belongs to `adata`
         return query
@@ -192,8 +194,10 @@ def _missing_columns(adata: AnnData, setup_args: dict[str, Any]) -> dict[str, An
 
 
 def _take_columns(matrix: Any, positions: NDArray[np.intp], absent: float) -> Any:
-    """Columns of a matrix as float32, filled with `absent` where the position is negative."""
+    """Columns of a matrix as float32, in memory, filled with `absent` where the position is negative."""
     there = positions >= 0
+    if is_on_disk(matrix):
+        matrix = read_rows(as_row_access(matrix), np.arange(matrix.shape[0]))
     if not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
         taken = np.full((matrix.shape[0], len(positions)), absent, dtype=np.float32)
@@ -202,7 +206,11 @@ def _take_columns(matrix: Any, positions: NDArray[np.intp], absent: float) -> An
     found = sparse.csr_matrix(as_row_access(matrix)[:, positions[there]], dtype=np.float32)
     if there.all():
         return found
-    shape = (matrix.shape[0], int((~there).sum()))
-    filled = sparse.csr_matrix(shape, dtype=np.float32) if absent == 0.0 else sparse.csr_matrix(np.full(shape, absent))
+    n_obs, n_absent = matrix.shape[0], int((~there).sum())
+    filled = sparse.csr_matrix((n_obs, n_absent), dtype=np.float32)
+    if absent != 0.0:  # every entry stored
+        rows = np.arange(n_obs + 1, dtype=np.int64) * n_absent
+        columns = np.tile(np.arange(n_absent, dtype=np.int32), n_obs)
+        filled = sparse.csr_matrix((np.full(n_obs * n_absent, absent, dtype=np.float32), columns, rows), filled.shape)
     order = np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))
     return sparse.hstack([found, filled], format="csr", dtype=np.float32)[:, order]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from anndata import AnnData
@@ -12,34 +12,48 @@ from scipy import sparse
 SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
 
 
+class Sink(Protocol):
+    """Takes answers, block by block."""
+
+    def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
+        """Add the next rows of every matrix."""
+        ...
+
+
 class Collector:
-    """Collects blocks of rows of several matrices, sparse while that is smaller and the input was.
+    """Collects blocks of rows of several matrices, sparse where that is smaller and the input was.
 
     Parameters
     ----------
     n_matrices
         Number of matrices.
     as_sparse
-        Whether to collect CSR blocks.
+        Whether matrices of which few entries are not zero come back as CSR.
     """
 
     def __init__(self, n_matrices: int, as_sparse: bool):
         self.as_sparse = as_sparse
         self._blocks: list[list[Any]] = [[] for _ in range(n_matrices)]
+        self._stored = np.zeros(n_matrices, dtype=np.int64)
+        self._entries = 0
 
     def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
         """Add the next rows of every matrix."""
-        for blocks, matrix in zip(self._blocks, matrices, strict=True):
-            stay = self.as_sparse and np.count_nonzero(matrix) < SPARSE_BELOW * matrix.size
-            blocks.append(sparse.csr_matrix(matrix) if stay else matrix)
+        for i, (blocks, matrix) in enumerate(zip(self._blocks, matrices, strict=True)):
+            stored = np.count_nonzero(matrix)
+            self._stored[i] += stored
+            self._entries += matrix.size if i == 0 else 0
+            blocks.append(
+                sparse.csr_matrix(matrix) if self.as_sparse and stored < SPARSE_BELOW * matrix.size else matrix
+            )
 
     def matrices(self) -> list[Any]:
-        """All rows of every matrix: CSR if every block stayed sparse, else dense."""
+        """All rows of every matrix: CSR if so wanted and few of all its entries are not zero, else dense."""
         return [
-            sparse.vstack(blocks, format="csr")
-            if all(map(sparse.issparse, blocks))
+            sparse.vstack([sparse.csr_matrix(b) for b in blocks], format="csr")
+            if self.as_sparse and stored < SPARSE_BELOW * self._entries
             else np.concatenate([b.toarray() if sparse.issparse(b) else b for b in blocks])
-            for blocks in self._blocks
+            for blocks, stored in zip(self._blocks, self._stored, strict=True)
         ]
 
 

@@ -1,6 +1,6 @@
 """Networks: plain modules that turn :class:`~countsdiff.core.denoiser.Evidence` into two numbers per entry."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from countsdiff.nn.unet import UNet
 
 BackboneName = Literal["mlp", "transformer"]
 
-_BACKBONES: dict[str, Callable[..., nn.Module]] = {"mlp": GeneMLP, "transformer": GeneTransformer}
+_BACKBONES: dict[str, type[GeneMLP] | type[GeneTransformer]] = {"mlp": GeneMLP, "transformer": GeneTransformer}
 
 
 def get_backbone(
@@ -34,10 +34,15 @@ def get_backbone(
     ValueError
         If the name is unknown.
     """
+    chosen = {key: value for key, value in size.items() if value is not None}
+    return backbone_class(name)(n_vars, n_categories, n_continuous, **chosen)
+
+
+def backbone_class(name: BackboneName) -> type[GeneMLP] | type[GeneTransformer]:
+    """Class of a backbone for cells, see :func:`get_backbone`."""
     if name not in _BACKBONES:
         raise ValueError(f"Unknown backbone {name!r}; choose one of {', '.join(_BACKBONES)}.")
-    chosen = {key: value for key, value in size.items() if value is not None}
-    return _BACKBONES[name](n_vars, n_categories, n_continuous, **chosen)
+    return _BACKBONES[name]
 
 
 def adopted_state(backbone: nn.Module, reference: nn.Module, origins: Sequence[int | None]) -> dict[str, Tensor]:

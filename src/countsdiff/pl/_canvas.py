@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.layers import get_layer
+from countsdiff.matrix import check_is_matrix
 
 BLUE, ORANGE, GREY = "#2a6ebb", "#e07b39", "#8a8a8a"
 
@@ -55,6 +56,7 @@ def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
         If the shape is another.
     """
     matrix = get_layer(adata, which) if isinstance(which, str) else adata.X if which is None else which
+    check_is_matrix(matrix=matrix)
     array = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
     if array.shape != adata.shape:
         raise ValueError(f"The matrix has shape {array.shape}, the data {adata.shape}.")

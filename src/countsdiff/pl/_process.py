@@ -42,11 +42,11 @@ def history(
     Raises
     ------
     ValueError
-        If the model was not trained in this session.
+        If the model is not trained.
     """
     losses = model.history or {}
     if "train_loss" not in losses:
-        raise ValueError("The model has no history: train it first; histories are not saved.")
+        raise ValueError("The model has no history: train it first.")
     axes = start(ax, (5.0, 3.4))
     training = losses["train_loss"].iloc[:, 0].astype(float)
     axes.plot(training.index, training, color=BLUE, lw=1.2, label="training")

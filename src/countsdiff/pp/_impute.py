@@ -67,11 +67,13 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     before = named_layers(work)
     layer = None if layer == "counts" and layer not in work.layers else layer
     CountsDiffImputer.setup_anndata(work, layer=layer, **setup)
-    model = CountsDiffImputer(work, **build)
-    defaults = {name: p.default for name, p in inspect.signature(model.impute).parameters.items()}
-    model._request(**{**defaults, **predict})  # a wrong option is an error now, not after minutes of training
-    model.train(**train)
-    model.impute(key_added=key_added, **predict)
+    try:
+        model = CountsDiffImputer(work, **build)
+        model._check_impute(key_added, **predict)  # a wrong option is an error now, not after minutes of training
+        model.train(**train)
+        model.impute(key_added=key_added, **predict)
+    finally:
+        CountsDiffImputer._release(work)  # scvi-tools would keep it for good
     for name, matrix in changed_layers(work, before).items():
         adata.layers[name] = matrix
     adata.uns["countsdiff"] = work.uns["countsdiff"]
@@ -79,6 +81,7 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
 
 def borrow(adata: AnnData) -> AnnData:
     """Return an AnnData with the same matrices, and tables of its own for scvi-tools to register in."""
+    adata = adata.copy() if adata.is_view else adata  # matrices of a view are no arrays that torch knows
     return AnnData(
         adata.X,
         obs=adata.obs.copy(),

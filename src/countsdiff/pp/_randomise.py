@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.matrix import check_is_matrix
+
 
 def poisson_counts(values: Any, scale: float = 1.0, *, seed: int = 0) -> Any:
     """Draw counts for numbers that are none, such as counts corrected for ambient RNA: z ~ Poisson(scale · x).
@@ -48,6 +50,7 @@ def poisson_counts(values: Any, scale: float = 1.0, *, seed: int = 0) -> Any:
     """
     if not scale > 0.0:
         raise ValueError(f"scale is {scale}; it multiplies the values and must be positive")
+    check_is_matrix(values=values)
     if sparse.issparse(values):
         if values.format != "csr":
             raise TypeError(f"values are sparse in {values.format.upper()} format; convert them with .tocsr()")

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.matrix import check_is_matrix
+
 
 def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[Any, Any]:
     """Split the molecules of every entry at random into two matrices that add up to the counts.
@@ -39,6 +41,7 @@ def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}; it is a probability and must lie in [0, 1]")
+    check_is_matrix(counts=counts)
     if not sparse.issparse(counts):
         counts = np.asarray(counts)
         kept, held_out = np.zeros_like(counts), np.zeros_like(counts)

@@ -102,8 +102,11 @@ class CustomSchedule(SurvivalSchedule):
 
     def slope(self, t: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
-        with torch.enable_grad():
-            at = t.detach().requires_grad_(True)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):  # a copy: what was made in inference mode has no gradients
+            at = t.detach().clone().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self.function(at).sum(), at)
         return gradient
 
