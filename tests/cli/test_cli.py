@@ -423,6 +423,11 @@ class TestEvaluate:
         assert {name: scores[name] for name in expected} == expected
         assert scores["n_entries"] == adata.layers["hidden"].nnz
         assert f"{expected['r2']:.4f}" in text
+        guess.write_zarr(tmp_path / "guess.zarr")
+        adata.write_zarr(tmp_path / "truth.zarr")
+        stores = ("--truth", tmp_path / "truth.zarr", "--imputed", tmp_path / "guess.zarr", "--key-added", "imputed")
+        assert run("evaluate", *stores, "--missing-layer", "hidden")[1] == text.replace(".h5ad", ".zarr")
+        assert run("evaluate", *stores, "--missing-layer", "nowhere")[0] == 2
 
     def test_matches_cells_and_genes_by_name(self, run, save, files, tmp_path, adata):
         _, path, _ = files

@@ -50,15 +50,19 @@ class Dataset:
         return digest.hexdigest()[:12]
 
 
-def prepare(adata: "AnnData", name: str, *, n_genes: int = 1000, labels_key: str | None = None) -> Dataset:
+def prepare(
+    adata: "AnnData", name: str, *, layer: str | None = None, n_genes: int = 1000, labels_key: str | None = None
+) -> Dataset:
     """Take counts and labels out of an AnnData: genes seen in ten cells, and of these the most variable.
 
     Parameters
     ----------
     adata
-        Raw counts in the layer ``"counts"`` or, without one, in ``X``.
+        Raw counts.
     name
         Name in the table of results.
+    layer
+        Layer with the counts. Default: ``"counts"`` or, without one, ``X``.
     n_genes
         Number of genes, as :func:`countsdiff.pp.highly_variable` chooses them.
     labels_key
@@ -69,7 +73,7 @@ def prepare(adata: "AnnData", name: str, *, n_genes: int = 1000, labels_key: str
     ValueError
         If the counts are no counts, one is missing, or no gene is seen in ten cells.
     KeyError
-        If there is no such column.
+        If there is no such layer or column.
     """
     from anndata import AnnData
 
@@ -77,7 +81,7 @@ def prepare(adata: "AnnData", name: str, *, n_genes: int = 1000, labels_key: str
     from countsdiff.layers import default_layer, get_layer
     from countsdiff.model._data import check_counts, require_columns
 
-    layer = default_layer(adata)
+    layer = layer or default_layer(adata)
     require_columns(adata, [labels_key])
     check_counts(adata, layer)
     counts = sparse.csr_matrix(get_layer(adata, layer), dtype=np.float32)

@@ -37,8 +37,8 @@ def benchmark(
     data: Annotated[
         list[str] | None,
         Argument(
-            metavar="[FILE.h5ad|NAME]...",
-            help="Raw counts, in the layer counts or X; or pbmc3k, fetal_atlas, heart_atlas.",
+            metavar="[FILE|NAME]...",
+            help="Raw counts, .h5ad or .zarr; or pbmc3k, fetal_atlas, heart_atlas.",
             show_default=_BUNDLED,
         ),
     ] = None,
@@ -63,6 +63,9 @@ def benchmark(
         Option(metavar="M,M,…", help="Methods; a name that is none lists them.", show_default="all"),
     ] = None,
     seeds: Annotated[str, Option(metavar="N,N,…", help="Seeds of splits, masks and methods.")] = "0",
+    layer: Annotated[
+        str | None, Option(help="Layer with the counts.", show_default="counts if there is one, else X")
+    ] = None,
     genes: Annotated[int, Option(min=2, help="Number of genes, the most variable.")] = 1000,
     labels_key: Annotated[
         str | None, Option(help="Column of obs with the label, for the methods that use one.")
@@ -88,6 +91,7 @@ def benchmark(
         "masks": masks,
         "methods": methods,
         "seeds": seeds,
+        "layer": layer,
         "genes": genes,
         "labels-key": labels_key,
         "scvi-model": scvi_model,
@@ -112,7 +116,7 @@ def benchmark(
     prepared = []
     for source in sources:
         with blame(Path(source)):
-            prepared.append(prepare(_read(source), _name(source), n_genes=genes, labels_key=labels_key))
+            prepared.append(prepare(_read(source), _name(source), layer=layer, n_genes=genes, labels_key=labels_key))
     with _one_sentence():
         for dataset in prepared:
             results.register(dataset)

@@ -23,8 +23,8 @@ _NAMES = {
 
 
 def evaluate(
-    truth: Annotated[Path, Option(metavar="A.h5ad", help="File with the true counts.")],
-    imputed: Annotated[Path, Option(metavar="B.h5ad", help="File with the imputed counts.")],
+    truth: Annotated[Path, Option(metavar="A", help="The true counts, .h5ad or .zarr.")],
+    imputed: Annotated[Path, Option(metavar="B", help="The imputed counts, .h5ad or .zarr.")],
     missing_layer: Annotated[str, Option(help="Boolean layer of B: the entries that were hidden, which are scored.")],
     layer: Annotated[
         str | None, Option(help="Layer of A with the counts.", show_default="counts if there is one, else X")

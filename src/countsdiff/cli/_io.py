@@ -39,7 +39,7 @@ def blame(path: Path) -> Iterator[None]:
 
 
 def read(path: Path) -> "AnnData":
-    """Read an .h5ad file.
+    """Read an .h5ad file, or a zarr store.
 
     Raises
     ------
@@ -51,8 +51,12 @@ def read(path: Path) -> "AnnData":
     from scipy import sparse
 
     from countsdiff.layers import named_layers
-    from countsdiff.store import cause_of, check_sparse, check_stored_sparse
+    from countsdiff.store import cause_of, check_sparse, check_stored_sparse, open_store
 
+    if path.is_dir() and path.suffix == ".zarr":
+        with blame(path):
+            open_store(path)  # or says what is wrong with it
+            return anndata.read_zarr(path)
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
     if not os.access(path, os.R_OK):

@@ -46,17 +46,18 @@ def calibrate(
         for minibatches in (trained, held_out)
     )
     known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
-    counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
-    n_known, n_unknown, has_shapes = len(known[0]), len(unknown[0]), len(shape) > 0
-    of_known, of_unknown = fit_level(*known[:2]), fit_level(*unknown[:2], spread=_LEVEL_SPREAD)
+    n_known, n_unknown, has_shapes = len(known[0]), len(unknown[0]), len(known[2]) > 0
+    of_known, of_unknown = fit_level(*known[:2]), fit_level(*unknown[:2])
     trust = fit_memory(known[0], of_known * known[1], known[2]) if has_shapes else _TRUST
-    level = of_known**trust * of_unknown ** (1.0 - trust)
+    level = of_known**trust * fit_level(*unknown[:2], spread=_LEVEL_SPREAD) ** (1.0 - trust)
     sharpness, tail = 1.0, math.inf
     if has_shapes:
+        counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
+        # each at its own level: zeros that are missing for another's would be made up for by the shapes
+        mean *= torch.cat([torch.full((n_known,), of_known), torch.full((n_unknown,), of_unknown)])
         share_known = max(trust / 2.0, 0.01)
         each = n_known / max(n_unknown, 1) * (1.0 - share_known) / share_known
         weights = torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
-        mean = level * mean
         sharpness = fit_sharpness(counts, mean, shape, weights)
         tail = fit_tail(counts, mean, sharpness * shape, weights)
     module.set_calibration(level, sharpness, tail)
