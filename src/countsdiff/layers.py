@@ -1,5 +1,6 @@
 """Which matrices an AnnData has: ``X`` and the layers, by name."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from anndata import AnnData
@@ -30,3 +31,18 @@ def default_layer(adata: AnnData) -> str | None:
 def named_layers(adata: AnnData) -> dict[str, Any]:
     """Return the layers by name: without ``X``, which anndata counts among them, by the name None, from 0.13 on."""
     return {name: matrix for name, matrix in adata.layers.items() if name is not None}
+
+
+def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:
+    """Check that results will not overwrite what they are made from.
+
+    Raises
+    ------
+    ValueError
+        Naming the first of the layers to write, `names`, that is one of those that are `read`.
+    """
+    read = set(read)
+    if overwritten := [name for name in names if name in read]:
+        raise ValueError(
+            f"The result would overwrite layers[{overwritten[0]!r}], which it is made from; choose another key_added."
+        )

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer
 from countsdiff.cli import _job, main
+from countsdiff.cli._settings import Layers, Training
 from countsdiff.layers import named_layers
 from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
@@ -79,11 +80,9 @@ def test_held_out_entries_never_reach_training(adata):
     chosen = hold_out(CellReader(adata.X, adata.layers["hidden"]), seed=3)
     spoilt = adata.copy()
     spoilt.X = np.where(chosen.toarray(), np.float32(1000), adata.X.toarray())
-    arguments = {"layer": None, "missing_layer": "hidden", "batch_key": None, "labels_key": "kind", "genes": None}
-    jobs = [
-        _job.train(data, **arguments, steps=20, seed=3, accelerator="cpu", quiet=True, for_report=True)
-        for data in (adata, spoilt)
-    ]
+    training = Training(labels_key="kind", steps=20, seed=3, accelerator="cpu", quiet=True)
+    layers = Layers(missing_layer="hidden")
+    jobs = [_job.train(data, layers, training, "imputed", for_report=True) for data in (adata, spoilt)]
     for job in jobs:
         assert (job.held_out != chosen).nnz == 0
     states = [job.model.module.state_dict() for job in jobs]

@@ -11,7 +11,9 @@ from countsdiff import distributed
 from countsdiff.cli._io import InputError, blame
 from countsdiff.cli._job import fit, load
 from countsdiff.cli._probe import probe
+from countsdiff.cli._settings import Answer, Crew, Layers, Training
 from countsdiff.cli._training import bar, silence
+from countsdiff.layers import check_not_read, default_layer
 from countsdiff.store import open_store
 
 if TYPE_CHECKING:
@@ -23,12 +25,10 @@ def impute(
     out: Path,
     model_dir: Path | None,
     save_model: Path | None,
-    layers: dict[str, Any],
-    training: dict[str, Any],
-    options: dict[str, Any],
-    key_added: str,
-    workers: int | None,
-    scheduler: str | None,
+    layers: Layers,
+    training: Training,
+    answer: Answer,
+    crew: Crew,
 ) -> tuple[AnnData, dict[str, Any], int]:
     """Train unless there is a model, impute in chunks, and write.
 
@@ -37,9 +37,8 @@ def impute(
     tuple
         The data written, on disk; the record of what was done; the number of genes imputed.
     """
-    quiet = training["quiet"]
     silence()
-    missing = layers["missing_layer"]  # a model trained below knows it
+    missing = layers.missing_layer  # a model trained below knows it
     model = None if model_dir is None else load(model_dir)
     with blame(source):
         if source.is_file():
@@ -47,31 +46,33 @@ def impute(
         if model_dir is None or model is None:
             if save_model is None:
                 raise InputError("Data on disk need a model on disk: name a folder with --model or --save-model.")
-            if training["genes"] is not None:
+            if training.genes is not None:
                 raise InputError("--genes needs all data in memory: leave it out, or leave out --workers.")
-            settings = {name: value for name, value in training.items() if name != "genes"}
-            model = fit(open_store(source), **layers, **settings)
+            adata = open_store(source)
+            check_not_read([answer.key_added], (layers.layer or default_layer(adata), missing))
+            model = fit(adata, layers, training)
             model.save(str(save_model))
             model_dir, missing = save_model, None
-        with _cluster(workers, scheduler) as client, _chunk_bar(quiet) as callback:
+        with _cluster(crew) as client, _chunk_bar(training.quiet) as callback:
             distributed.impute(
                 source,
                 model_dir,
                 client,
                 out=out,
-                layer=layers["layer"],
+                layer=layers.layer,
                 missing=missing,
-                key_added=key_added,
+                key_added=answer.key_added,
                 callback=callback,
-                **options,
+                **answer.options,
             )
     adata = open_store(out)
-    return adata, adata.uns["countsdiff"][key_added], len(model.get_var_names())
+    return adata, adata.uns["countsdiff"][answer.key_added], len(model.get_var_names())
 
 
 @contextmanager
-def _cluster(workers: int | None, scheduler: str | None) -> "Iterator[Client | None]":
+def _cluster(crew: Crew) -> "Iterator[Client | None]":
     """A cluster of this machine's cores, or of others; None for this process alone."""
+    workers, scheduler = crew.workers, crew.scheduler
     if scheduler is None and (workers or 1) == 1:
         yield None
         return

@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from countsdiff.cli._io import InputError, blame, check_output, read, write
 from countsdiff.cli._io import report as say
+from countsdiff.cli._settings import Answer, Crew, Layers, Training
 from countsdiff.files import atomic
 
 
@@ -95,28 +96,22 @@ def impute(
         raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
-    training: dict[str, Any] = {
-        "batch_key": batch_key,
-        "labels_key": labels_key,
-        "genes": genes,
-        "steps": steps,
-        "resume": resume,
-    }
-    for name, value in (training | {"save_model": save_model, "report": report}).items():
+    training = Training(batch_key, labels_key, genes, steps, resume, seed, accelerator.value, quiet)
+    of_training = {name: getattr(training, name) for name in ("batch_key", "labels_key", "genes", "steps", "resume")}
+    for name, value in (of_training | {"save_model": save_model, "report": report}).items():
         if model is not None and value is not None:
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
     if save_model is not None and save_model.exists():
         raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
-    training |= {"seed": seed, "accelerator": accelerator.value, "quiet": quiet}
-    layers: dict[str, Any] = {"layer": layer, "missing_layer": missing_layer}
-    options: dict[str, Any] = {"output": output.value, "n_samples": n_samples, "seed": seed}
+    layers = Layers(layer, missing_layer)
+    answer = Answer(key_added, {"output": output.value, "n_samples": n_samples, "seed": seed})
     if workers is not None or scheduler is not None or source.suffix == ".zarr":
         if report is not None:
             raise InputError("--report needs all data in memory: leave it out, or leave out --workers and --scheduler.")
         from countsdiff.cli import _chunks
 
         adata, record, n_genes = _chunks.impute(
-            source, out, model, save_model, layers, training, options, key_added, workers, scheduler
+            source, out, model, save_model, layers, training, answer, Crew(workers, scheduler)
         )
     else:
         adata = read(source)
@@ -129,13 +124,13 @@ def impute(
         loaded = None if model is None else _job.load(model)
         with blame(source):
             if loaded is None:
-                job = _job.train(adata, **layers, **training, for_report=report is not None)
+                job = _job.train(adata, layers, training, key_added, for_report=report is not None)
                 trained = time.perf_counter()
             else:
-                job = apply(loaded, adata, **layers)
+                job = apply(loaded, adata, layer=layer, missing_layer=missing_layer)
             # a trained model knows its missing entries; a loaded one has not seen these
             missing = None if model is None else missing_layer
-            record = job.impute(key_added, missing=missing, **options)
+            record = job.impute(key_added, missing=missing, **answer.options)
         n_genes = len(job.columns)
         if save_model is not None:
             with blame(save_model):

@@ -1,5 +1,6 @@
 """What ``countsdiff impute`` does between reading and writing. Heavy: import in handlers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
 from countsdiff.cli._io import InputError
+from countsdiff.cli._settings import Layers, Training
 from countsdiff.cli._training import progress_bar
-from countsdiff.layers import default_layer, get_layer
+from countsdiff.layers import check_not_read, default_layer, get_layer
 from countsdiff.model._data import CellReader, as_row_access, check_counts
 from countsdiff.model._hold_out import hold_out
 from countsdiff.pp._impute import borrow
@@ -18,66 +20,41 @@ from countsdiff.pp._job import Job, load_model, with_missing_as
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 
 
-def train(
-    adata: AnnData,
-    *,
-    layer: str | None,
-    missing_layer: str | None,
-    batch_key: str | None,
-    labels_key: str | None,
-    genes: int | None,
-    steps: int | None,
-    resume: Path | None = None,
-    seed: int,
-    accelerator: str,
-    quiet: bool,
-    for_report: bool,
-) -> Job:
-    """Train a model on `adata`, or on its `genes` most variable genes; with some entries held out `for_report`."""
-    layer = layer or default_layer(adata)
+def train(adata: AnnData, layers: Layers, training: Training, key_added: str, *, for_report: bool) -> Job:
+    """Train a model on `adata`, or on its most variable genes; with some entries held out `for_report`."""
+    layers = replace(layers, layer=layers.layer or default_layer(adata))
+    check_not_read([key_added], (layers.layer, layers.missing_layer))  # not after minutes of training
     columns = np.arange(adata.n_vars)
-    if genes is not None:
-        check_counts(adata, layer)
-        observed = AnnData(with_missing_as(0.0, adata, layer, missing_layer))
-        columns = np.flatnonzero(pp.highly_variable(observed, genes))
+    if training.genes is not None:
+        check_counts(adata, layers.layer)
+        observed = AnnData(with_missing_as(0.0, adata, layers.layer, layers.missing_layer))
+        columns = np.flatnonzero(pp.highly_variable(observed, training.genes))
     work = borrow(adata if len(columns) == adata.n_vars else adata[:, columns].copy())
-    seen, hidden, held_out = work, missing_layer, None
+    seen, hidden, held_out = work, layers.missing_layer, None
     if for_report:
-        seen, hidden, held_out = _hold_out(work, layer, missing_layer, seed)
-    model = fit(
-        seen,
-        layer=layer,
-        missing_layer=hidden,
-        batch_key=batch_key,
-        labels_key=labels_key,
-        steps=steps,
-        resume=resume,
-        seed=seed,
-        accelerator=accelerator,
-        quiet=quiet,
-    )
-    return Job(model, adata, work, columns, layer, missing_layer, held_out)
+        seen, hidden, held_out = _hold_out(work, layers.layer, layers.missing_layer, training.seed)
+    model = fit(seen, replace(layers, missing_layer=hidden), training)
+    return Job(model, adata, work, columns, layers.layer, layers.missing_layer, held_out)
 
 
-def fit(
-    adata: AnnData,
-    *,
-    layer: str | None,
-    missing_layer: str | None,
-    batch_key: str | None,
-    labels_key: str | None,
-    steps: int | None,
-    resume: Path | None,
-    seed: int,
-    accelerator: str,
-    quiet: bool,
-) -> CountsDiffImputer:
+def fit(adata: AnnData, layers: Layers, training: Training) -> CountsDiffImputer:
     """Train a model on all genes of `adata`, in memory or on disk, under a progress bar."""
-    keys = {"missing_layer": missing_layer, "batch_key": batch_key, "labels_key": labels_key}
-    CountsDiffImputer.setup_anndata(adata, layer=layer or default_layer(adata), **keys)
-    model = CountsDiffImputer(adata, seed=seed)
-    with progress_bar(quiet=quiet) as arguments:
-        model.train(steps, seed=seed, accelerator=accelerator, resume=resume, **arguments)
+    CountsDiffImputer.setup_anndata(
+        adata,
+        layer=layers.layer or default_layer(adata),
+        missing_layer=layers.missing_layer,
+        batch_key=training.batch_key,
+        labels_key=training.labels_key,
+    )
+    model = CountsDiffImputer(adata, seed=training.seed)
+    with progress_bar(quiet=training.quiet) as arguments:
+        model.train(
+            training.steps,
+            seed=training.seed,
+            accelerator=training.accelerator,
+            resume=training.resume,
+            **arguments,
+        )
     return model
 
 

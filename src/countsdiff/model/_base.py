@@ -18,7 +18,7 @@ from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
-from countsdiff.layers import get_layer
+from countsdiff.layers import check_not_read, get_layer
 from countsdiff.model._data import (
     CellReader,
     align_genes,
@@ -35,7 +35,7 @@ from countsdiff.model._write import Collector, Sink, as_arrays, write_layers
 
 logger = logging.getLogger("countsdiff")
 
-_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells, but a hundred cells at least
+_MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
@@ -108,11 +108,7 @@ class CellModel(BaseModelClass):
         args, names = self._setup_args(), request.names(key_added)
         read = {args.get("layer"), args.get("missing_layer"), *(args.get("layers") or {}).values()}
         read |= {missing} if isinstance(missing, str) else set()
-        if overwritten := [name for name in names if name in read]:
-            raise ValueError(
-                f"key_added={key_added!r} would overwrite layers[{overwritten[0]!r}], which the model reads; choose "
-                "another name."
-            )
+        check_not_read(names, read)
         return names
 
     def _seen_categories(self, key: str) -> list[Any]:
@@ -146,9 +142,9 @@ class CellModel(BaseModelClass):
             collector.add(matrices)
         return n_rewritten
 
-    def _spread(self, cells: NDArray[np.intp]) -> Iterable[dict[str, torch.Tensor]]:
+    def _spread(self, cells: NDArray[np.intp], at_least: int = 100) -> Iterable[dict[str, torch.Tensor]]:
         """Minibatches of as many of the model's own cells as calibration takes, evenly spaced."""
-        most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, 100)
+        most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, at_least)
         return self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
 
     def _forget(self, adata: AnnData) -> None:

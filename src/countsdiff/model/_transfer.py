@@ -60,7 +60,7 @@ class TransferableModel(CellModel):
         Notes
         -----
         Means are adapted by having the reference predict the counts that the query shows (thrice, evenly spaced cells
-        with two million entries, or a hundred cells), not by comparing means: a query of T cells alone stays one.
+        with two million entries, or five hundred), not by comparing means: a query of T cells alone stays one.
         Genes of which it shows little keep their means.
 
         A new category of a covariate starts where the reference has "unknown", the state that stands for every category
@@ -100,7 +100,8 @@ class TransferableModel(CellModel):
         model.to_device(reference.device)
         model.module.eval()
         if adapt_means:
-            adapt(model.module, model._spread(np.arange(query.n_obs)))
+            # R² from pbmc3k to cite_pbmc10k, 1,000 genes: .780 by 100 cells, .819 by 250, .823 by 500, .827 by 2,000
+            adapt(model.module, model._spread(np.arange(query.n_obs), at_least=500))
         model.starts_from_reference_ = model.is_trained_ = True
         return model
 

@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.layers import default_layer, get_layer
+from countsdiff.layers import check_not_read, default_layer, get_layer
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._data import align_genes
 from countsdiff.model._write import SPARSE_BELOW
@@ -48,6 +48,7 @@ class Job:
 
     def impute(self, key_added: str, **kwargs: Any) -> dict[str, Any]:
         """Impute, write the result to ``adata`` in full shape, and return the record of what was done."""
+        check_not_read([key_added], (self.layer, self.missing_layer))
         before = dict(self.work.layers)
         self.model.impute(self.work, key_added=key_added, **kwargs)
         for name, matrix in changed_layers(self.work, before).items():
