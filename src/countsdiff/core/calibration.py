@@ -2,8 +2,7 @@
 
 Users impute entries that were not trained on, mostly in cells that were. Entries that were trained on are known too
 well, the better the fewer cells there are: how much of the variance that the laws expect is left of them says how well
-(:func:`fit_memory`). Cells held out err on the other side, and are few. Both are used, and the less the trained entries
-the better they are known. Levels, and excess variance over the laws', without calibration and with half of the entries
+(:func:`fit_memory`), and what weight they get. Cells held out err on the other side, and are few. Levels, and excess variance over the laws', without calibration and with half of the entries
 missing:
 
 ========================  ==============  ==============  ==================

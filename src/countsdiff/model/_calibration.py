@@ -55,7 +55,7 @@ def calibrate(
         counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
         # each at its own level: zeros that are missing for another's would be made up for by the shapes
         mean *= torch.cat([torch.full((n_known,), of_known), torch.full((n_unknown,), of_unknown)])
-        share_known = max(trust / 2.0, 0.01)
+        share_known = max(trust, 0.01)
         each = n_known / max(n_unknown, 1) * (1.0 - share_known) / share_known
         weights = torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
         sharpness = fit_sharpness(counts, mean, shape, weights)
