@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,12 @@ def test_untrained_denoising_is_conjugacy(model, images, p):
     # a gamma law of mean 120 and shape 3.5, updated by a count seen at exposure p; 1 − p is still to come
     expected = thinned + (1.0 - p) * 120.0 * (3.5 + thinned) / (3.5 + p * 120.0)
     np.testing.assert_allclose(model.denoise(thinned, p, batch_size=4), expected, rtol=1e-5)
+
+
+def test_photons_are_not_the_numbers_that_jump_draws_from_them(model, images):
+    jump = replace(model, config=model.config.with_options(jump_scale=0.5))
+    with pytest.raises(ValueError, match="counts 0.5 for a photon"):
+        jump.denoise(images.pixels[:2], 0.5)
 
 
 def test_weights_come_back_from_safetensors(model, tmp_path):

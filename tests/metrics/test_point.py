@@ -132,3 +132,21 @@ def test_evaluate_refuses(matrices):
         evaluate(truth, prediction, hidden.astype(np.int64))
     with pytest.raises(ValueError, match="hide at least one"):
         evaluate(truth, prediction, np.zeros_like(hidden))
+
+
+def test_a_whole_table_is_no_matrix():
+    import anndata as ad
+
+    from countsdiff import metrics, pl, pp
+
+    table = ad.AnnData(np.ones((3, 2), dtype=np.float32))
+    calls = (
+        lambda: metrics.evaluate(table, table.X, table.X > 0),
+        lambda: metrics.mmd(table, table.X),
+        lambda: pp.molecular_split(table, 0.5),
+        lambda: pp.poisson_counts(table),
+        lambda: pl.recovery(table, table, imputed=None, hidden=table.X > 0, show=False),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"is an AnnData; give one of its matrices, such as .X"):
+            call()

@@ -93,3 +93,20 @@ def test_registers_itself_on_the_counts_layer(make_adata):
     adata.X = adata.X * 0.5
     model = CountsDiffImputer(adata)
     assert model.registry_["setup_args"]["layer"] == "counts"
+
+
+def test_batches_do_not_decide_whether_a_layer_is_sparse(make_adata, train):
+    adata = make_adata()
+    counts = np.where(np.random.default_rng(0).random(adata.shape) < 0.9, 0, adata.X.toarray())
+    counts[4] = 1.0  # one cell that is full
+    adata.X = sparse.csr_matrix(counts.astype(np.float32))
+    hidden = np.zeros(adata.shape, dtype=bool)
+    hidden[:5, :3] = True
+    model = train(adata, max_steps=2)
+    layers = []
+    for size in (None, 1, 8):
+        model.impute(missing=hidden, batch_size=size)
+        layers.append(adata.layers["imputed"])
+    assert all(sparse.issparse(layer) for layer in layers)
+    for layer in layers[1:]:
+        np.testing.assert_array_equal(layer.toarray(), layers[0].toarray())

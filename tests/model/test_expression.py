@@ -114,6 +114,23 @@ def test_differences_are_pooled_by_rubins_rules(trained, query, hidden):
     assert (table["missing_information"] > 0).any()
 
 
+def test_neighbouring_seeds_share_no_imputation(trained, query):
+    tables = [trained.differential_expression(query, "kind", "a", n_imputations=2, n_steps=1, seed=s) for s in (5, 6)]
+    pairs = [set(), set()]
+    for seed, draws in zip((5, 6), pairs, strict=True):
+        for draw in trained.impute(query, output="sample", n_samples=2, n_steps=1, seed=seed, inplace=False):
+            draws.add(draw.tobytes())
+    assert len(pairs[0] | pairs[1]) == 4
+    assert not np.allclose(tables[0]["difference"], tables[1]["difference"])
+
+
+def test_moments_of_groups_do_not_depend_on_the_blocks(trained, query):
+    whole, parts = (
+        trained.differential_expression(query, "kind", n_imputations=2, n_steps=1, batch_size=size) for size in (90, 7)
+    )
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-9)
+
+
 def test_every_group_against_the_rest_or_another(trained, query):
     table = trained.differential_expression(query, "batch", n_imputations=2, n_steps=1)
     assert set(table["group1"]) == {"x", "y", "z"}

@@ -2,15 +2,15 @@
 
 Users impute entries that were not trained on, mostly in cells that were. Entries that were trained on are known too
 well, the better the fewer cells there are: how much of the variance that the laws expect is left of them says how well
-(:func:`fit_memory`), and what weight they get. Cells held out err on the other side, and are few. Levels, and excess variance over the laws', without calibration and with half of the entries
-missing:
+(:func:`fit_memory`), and what weight they get. Cells held out err on the other side, and are few. Levels, and excess
+variance over the laws', without calibration and with half of the entries missing (a tenth of the heart's):
 
 ========================  ==============  ==============  ==================
 data                      trained on      held-out cells  entries in question
 ========================  ==============  ==============  ==================
 PBMC 3k                   .97, .71        1.06, 1.53      1.00, 1.21
 PBMC 3k, 400 cells        .84, .15        1.03, 1.09      1.03, .99
-fetal heart, spots        .98, .45        .98, .91        .98, .77
+fetal heart, 300 spots    .97, .29        .97, .66        .97, .52
 fetal atlas, 500 cells    .87, .08        1.13, 1.04      1.08, 1.11
 worm embryo, 800 cells    .92, .27        1.03, 1.59      .99, .78
 ========================  ==============  ==============  ==================
