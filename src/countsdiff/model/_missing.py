@@ -153,7 +153,7 @@ def check_boolean(matrix, name: str = "missing") -> None:
     """
     if sparse.issparse(matrix):
         check_sparse(matrix)
-    elif matrix.dtype == bool:
+    if matrix.dtype == bool:
         return
     for rows in CellReader(matrix).chunks():
         values = stored_values(read_rows(matrix, rows))
