@@ -87,7 +87,7 @@ class PredictiveModel(CellModel):
         seed
             Seed of the draws. A draw depends on the seed, the name of the cell and the cell's own data alone.
         batch_size
-            Cells read at a time; results do not depend on it. The network takes 256 at a time (2,048 on a GPU), filled up.
+            Cells read at a time; results do not depend on it. The network takes 256 at a time (2,048 on a GPU).
         return_std
             Add ``{key_added}_std``, the standard deviation of the predictive distribution (0 where observed).
         interval

@@ -110,7 +110,8 @@ class TransferableModel(CellModel):
         """Data with the genes and covariates of a reference, in its order.
 
         Genes that `adata` lacks are NaN, that is missing, in all cells, which takes eight bytes a cell and gene; genes
-        that the reference does not know are left out. Categorical covariates that `adata` lacks become ``"unknown"``, continuous ones NaN.
+        that the reference does not know are left out. Categorical covariates that `adata` lacks become ``"unknown"``,
+        continuous ones NaN.
 
         Parameters
         ----------
