@@ -303,6 +303,12 @@ class TestBadInput:
     def test_no_such_column(self, refuse, adata):
         refuse(adata, "--batch-key", "bach", says=["in.h5ad", "'bach'", "'kind'"])
 
+    def test_result_in_place_of_what_it_is_made_from(self, refuse, adata):
+        adata.layers["counts"] = adata.X.copy()
+        for key in ("counts", "hidden"):
+            options = ("--missing-layer", "hidden", "--key-added", key)
+            refuse(adata, *options, says=[f"would overwrite layers['{key}']"])
+
     def test_no_cells(self, refuse, adata):
         refuse(adata[:0].copy(), says=["in.h5ad", "empty"])
 
