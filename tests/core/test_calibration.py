@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 
-from countsdiff.core.calibration import fit_level, fit_means, fit_memory, fit_sharpness, fit_tail
+from countsdiff.core.calibration import fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
+from countsdiff.core.denoiser import multiplier
 
 
 def test_finds_the_tail_that_was_there(generator):
@@ -49,6 +52,23 @@ def test_level_of_few_counts_stays_near_one():
     assert fit_level(counts, mean, spread=error) == pytest.approx(1.1**0.5)
     assert fit_level(counts, mean) == pytest.approx(1.1)
     assert fit_level(counts.repeat(10_000), mean.repeat(10_000), spread=0.05) == pytest.approx(1.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.4, 1.0, 1.2])
+def test_finds_the_slope_that_was_there(slope, generator):
+    base = 0.2 + 5.0 * torch.rand(100_000, generator=generator)
+    output = 1.5 * torch.randn(100_000, generator=generator)
+    counts = torch.poisson(1.3 * base * multiplier(slope * output), generator=generator)  # the level does not matter
+    assert fit_slope(counts, base * multiplier(output), base) == pytest.approx(slope, abs=0.02)
+
+
+def test_slope_of_few_counts_stays_near_one(generator):
+    base, output = torch.ones(40), torch.randn(40, generator=generator)
+    counts = torch.poisson(base, generator=generator)
+    free, held = (fit_slope(counts, multiplier(output), base, spread) for spread in (math.inf, 0.02))
+    assert free < 0.5
+    assert held == pytest.approx(1.0, abs=0.05)
+    assert fit_slope(torch.zeros(40), multiplier(output), base) == 1.0
 
 
 @pytest.mark.parametrize("left", [0.0, 0.3, 1.0])

@@ -241,6 +241,23 @@ def test_bounded_head_leaves_no_count_above_the_ceiling(shift, make_context):
         assert torch.equal(mean[12], torch.zeros(4))
 
 
+@pytest.mark.parametrize("head", ["gamma", "rate"])
+def test_slope_belongs_to_imputation_and_not_to_training(head, make_context):
+    def mean(shift, slope=1.0, p=0.0, training=False):
+        denoiser = Denoiser(Constant(shift), MEAN, DISPERSION, head).train(training)
+        denoiser.slope.fill_(slope)
+        return denoiser(ZERO_COUNTS, at(p), make_context(1, 4)).mean
+
+    torch.testing.assert_close(mean(0.8, slope=0.5), mean(0.4))
+    torch.testing.assert_close(mean(0.8, slope=0.5, p=0.5), mean(0.6, p=0.5))
+    torch.testing.assert_close(mean(0.8, slope=0.5, p=1.0), mean(0.8, p=1.0))
+    torch.testing.assert_close(mean(0.8, slope=0.5, training=True), mean(0.8, training=True))
+    torch.testing.assert_close(
+        mean(0.8, slope=0.0),
+        Denoiser(Constant(0.8), MEAN, DISPERSION, head).eval().base_rate(ZERO_COUNTS, at(0.0), make_context(1, 4)),
+    )
+
+
 def test_bounded_head_ends_where_its_entry_was_seen(make_context):
     # at p = 1 nothing is left to be born: the mean of a replicate, by conjugacy, times what the network says
     x_t = torch.tensor([[1.0, 2.0, 11.0, 0.0]])

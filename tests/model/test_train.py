@@ -261,7 +261,7 @@ def test_validation_hides_the_share_that_training_does_and_asks_for_every_entry_
         return forward(x_t, p, context)
 
     model.module.averaged.module.forward = watch
-    for _, entries in model.module.impute_folds(tensors, torch.Generator().manual_seed(0), share):
+    for _, entries, _ in model.module.impute_folds(tensors, torch.Generator().manual_seed(0), share):
         asked += entries.numpy()
     np.testing.assert_array_equal(asked, ~hidden)
     assert shares == pytest.approx([share or 0.2] * len(shares), abs=0.05)

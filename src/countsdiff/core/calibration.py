@@ -1,4 +1,4 @@
-"""Level, zeros and variance of predictive laws, and the steadiness of samples, set right without training.
+"""Level, slope, zeros and variance of predictive laws, and the steadiness of samples, set right without training.
 
 Users impute entries that were not trained on, mostly in cells that were. Entries that were trained on are known too
 well, the better the fewer cells there are: how much of the variance that the laws expect is left of them says how well
@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
+from countsdiff.core.denoiser import Context, DenoiserFn, Intensity, as_shift, multiplier
 from countsdiff.core.loss import negative_binomial_loss
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import SamplerConfig, reverse_step
@@ -54,6 +54,47 @@ def fit_level(counts: Tensor, mean: Tensor, spread: float = math.inf) -> float:
         return 1.0
     uncertain = float((counts - mean).square().sum()) / expected**2
     return math.exp(math.log(total / expected) / (1.0 + uncertain / spread**2))
+
+
+def fit_slope(counts: Tensor, mean: Tensor, base: Tensor, spread: float = math.inf) -> float:
+    """Factor of a network's outputs that makes cells it was not trained on most likely.
+
+    A network that has memorised few cells is too bold about others: it moves means too far away from the base rate
+    (size factor × mean of the gene), and the right factor is below 1, down to 0 where there was nothing to learn. It is
+    the calibration slope of clinical prediction models (Steyerberg 2019, ch. 15), as a level is their calibration in
+    the large, which is left free here.
+
+    Parameters
+    ----------
+    counts
+        Counts that were hidden and predicted, shape ``(n,)``.
+    mean, base
+        Their predicted means, and base rates, positive, same shape.
+    spread
+        How far slopes are from 1 before anything is seen, a standard deviation.
+
+    Returns
+    -------
+    float
+        The slope, within [0, 1.25]; 1 where there is no count to go by.
+    """
+    counts, mean, base = (v.to(torch.float64) for v in (counts, mean, base))
+    total = counts.sum()
+    if not float(total) > 0.0:
+        return 1.0
+    output = as_shift(torch.log(mean / base))
+    index = max(float((counts - mean).square().sum() / mean.sum()), 1.0)  # counts are more spread than Poisson's
+
+    def surprise(slope: float) -> float:
+        predicted = base * multiplier(slope * output)
+        likelihood = float(torch.xlogy(counts, predicted).sum() - total * torch.log(predicted.sum()))
+        return 0.5 * ((slope - 1.0) / spread) ** 2 - likelihood / index
+
+    low, high = 0.0, 1.25
+    for _ in range(12):  # thirds, to a hundredth
+        third = (high - low) / 3.0
+        low, high = (low, high - third) if surprise(low + third) < surprise(high - third) else (low + third, high)
+    return 0.5 * (low + high)
 
 
 def fit_memory(counts: Tensor, mean: Tensor, shape: Tensor) -> float:

@@ -164,6 +164,7 @@ class Denoiser(nn.Module):
     mean: Tensor
     dispersion: Tensor
     level: Tensor
+    slope: Tensor
     sharpness: Tensor
     tail: Tensor
     drift: Tensor
@@ -196,6 +197,7 @@ class Denoiser(nn.Module):
         self.register_buffer("dispersion", dispersion)
         # set after training, see countsdiff.core.calibration
         self.register_buffer("level", torch.tensor(1.0))
+        self.register_buffer("slope", torch.tensor(1.0))
         self.register_buffer("sharpness", torch.tensor(1.0))
         self.register_buffer("tail", torch.tensor(torch.inf))
         self.register_buffer("drift", torch.ones(N_DRIFT + 1))
@@ -223,11 +225,13 @@ class Denoiser(nn.Module):
         shift, shape_shift = self.backbone(evidence)
         # counts keep float32 under autocast: bfloat16 has no whole numbers beyond 256
         shift, shape_shift = shift.float(), 6.0 * torch.tanh(shape_shift.float() / 6.0)
+        if not self.training:  # calibration comes after training
+            shift = shift * (self.slope + (1.0 - self.slope) * p)
         if self.head == "gamma":
-            mu = base * _multiplier(shift)
+            mu = base * multiplier(shift)
             fixed_mu = mu.detach()
             log_shape = shape_shift + self.shape_slope * torch.log1p(fixed_mu)
-            if not self.training:  # calibration comes after training
+            if not self.training:
                 # fitted to imputation, p = 0, as the level is; towards p = 1 an entry's own count sets the width
                 bend = self.tail.sign() * torch.log1p(fixed_mu / self.tail.abs())
                 log_shape = log_shape + (1.0 - p) * (self.sharpness.log() + bend)
@@ -238,11 +242,15 @@ class Denoiser(nn.Module):
             return Intensity(mean=self._steady(p) * mean, shape=shape + counts)
         if self.head == "bounded":
             alone = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
-            return Intensity(mean=self._steady(p) * _within(alone, _multiplier(shift), self.ceiling - x_t, 1.0 - p))
+            return Intensity(mean=self._steady(p) * _within(alone, multiplier(shift), self.ceiling - x_t, 1.0 - p))
         level = base * F.softplus(shift + _SOFTPLUS_ONE)
         if self.head == "rate":
             return Intensity(mean=self._steady(p) * level)
         return Intensity(mean=self._steady(p) * ((level - x_t) / (1.0 - p)).clamp(min=1e-8))
+
+    def base_rate(self, x_t: Tensor, p: Tensor, context: Context) -> Tensor:
+        """Variables' means × size factors: what an untrained network predicts, shape ``(n_obs, n_vars)``."""
+        return self._see(x_t, p, context)[1].base
 
     def _steady(self, p: Tensor) -> Tensor:
         """Factor of all intensities at `p`, interpolated."""
@@ -274,8 +282,10 @@ class Denoiser(nn.Module):
         return torch.cat([part.sum(1, keepdim=True) for part in values.split(self.group_sizes, dim=1)], dim=1)
 
 
-def _multiplier(shift: Tensor) -> Tensor:
-    """Positive multiple of the base rate: e^{3 asinh(x/3)}, which is e^x around 0 and (2|x|/3)^±3 far from it.
+def multiplier(shift: Tensor) -> Tensor:
+    """Positive multiple of the base rate that a backbone's output x stands for.
+
+    It is e^{3 asinh(x/3)}: e^x around 0, and (2|x|/3)^±3 far from it.
 
     Most entries are zeros, and a network that may say e^x is too sure of them: rates it put at .0065 were .0165 in
     truth. Upwards, an exponential turns a little too much confidence into runaway rates in shallow cells.

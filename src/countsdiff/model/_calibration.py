@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_tail
+from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
 from countsdiff.core.denoiser import N_DRIFT, Context
 from countsdiff.core.random import RowGenerator
 from countsdiff.model._module import CountsDiffModule
@@ -14,6 +15,7 @@ from countsdiff.model._module import CountsDiffModule
 Minibatches = Iterable[dict[str, Tensor]]
 
 _LEVEL_SPREAD = 0.05  # of levels around 1 before anything is seen
+_SLOPE_SPREAD = 0.2  # of slopes
 _TRUST = 0.8  # in the level of trained entries, where no laws say how well they are known
 _ROUNDS = 2  # of fitting means to other data; a third changed nothing
 _LEVEL_PRIOR = 400.0  # molecules that a reference's level counts for: it holds within 5 %
@@ -27,7 +29,7 @@ def calibrate(
     seed: int,
     share_hidden: float | None = None,
 ) -> None:
-    """Fit and store level, sharpness, tail and drift of a trained module.
+    """Fit and store slope, level, sharpness, tail and drift of a trained module.
 
     Parameters
     ----------
@@ -46,26 +48,23 @@ def calibrate(
         for minibatches in (trained, held_out)
     )
     known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
-    n_known, n_unknown, has_shapes = len(known[0]), len(unknown[0]), len(known[2]) > 0
-    of_known, of_unknown = fit_level(*known[:2]), fit_level(*unknown[:2])
-    trust = fit_memory(known[0], of_known * known[1], known[2]) if has_shapes else _TRUST
-    level = of_known**trust * fit_level(*unknown[:2], spread=_LEVEL_SPREAD) ** (1.0 - trust)
-    sharpness, tail = 1.0, math.inf
-    if has_shapes:
-        counts, mean, shape = (torch.cat(pair) for pair in zip(known, unknown, strict=True))
-        # each at its own level: zeros that are missing for another's would be made up for by the shapes
-        mean *= torch.cat([torch.full((n_known,), of_known), torch.full((n_unknown,), of_unknown)])
-        share_known = max(trust, 0.01)
-        each = n_known / max(n_unknown, 1) * (1.0 - share_known) / share_known
-        weights = torch.cat([torch.ones(n_known, dtype=torch.float64), torch.full((n_unknown,), each)])
-        sharpness = fit_sharpness(counts, mean, shape, weights)
-        tail = fit_tail(counts, mean, sharpness * shape, weights)
-    module.set_calibration(level, sharpness, tail)
+    trust, slope, of_unknown = _TRUST, 1.0, unknown.level(_LEVEL_SPREAD)
+    if known.shape is not None:
+        trust = fit_memory(known.counts, known.level() * known.mean, known.shape)
+        # of trained entries it would be 1 and more: they are known as well as the network believes
+        slope = trust + (1.0 - trust) * fit_slope(unknown.counts, unknown.mean, unknown.base, _SLOPE_SPREAD)
+        module.set_calibration(slope=slope)
+        total = unknown.total()
+        known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
+        of_unknown *= total / unknown.total()  # which the slope is not to change
+    level = known.level() ** trust * of_unknown ** (1.0 - trust)
+    laws = level, *_fit_shapes(known, unknown, trust)
+    module.set_calibration(*laws, slope=slope)
     generator = torch.Generator(module.device).manual_seed(seed)
     contexts = [_as_imputed(module, tensors, generator, share_hidden) for tensors in trained]
     streams = [RowGenerator(seed, torch.arange(len(c.counts), device=module.device), i) for i, c in enumerate(contexts)]
     drift = fit_drift(module.averaged.module, contexts, streams, N_DRIFT)
-    module.set_calibration(level, sharpness, tail, drift)
+    module.set_calibration(*laws, drift, slope)
 
 
 @torch.no_grad()
@@ -101,7 +100,7 @@ def _sums(module: CountsDiffModule, minibatches: Minibatches) -> Tensor:
     counted, predicted, by_law, by_residuals = torch.zeros(4, len(module.denoiser.mean), dtype=torch.float64)
     for tensors in minibatches:
         counts, _ = module.observed(tensors)
-        for intensity, hidden in module.impute_folds(tensors, generator):
+        for intensity, hidden, _ in module.impute_folds(tensors, generator):
             mean, variance = intensity.mean, intensity.births(1.0).std.square()
             for total, values in (
                 (counted, counts),
@@ -122,20 +121,58 @@ def _level(counts: Tensor, mean: Tensor, variance: Tensor) -> float:
     return float((counts.sum() + index * _LEVEL_PRIOR) / (mean.sum() + index * _LEVEL_PRIOR))
 
 
+@dataclass(frozen=True)
+class _Predictions:
+    """Observed counts of some cells; means, base rates and shapes predicted for them while hidden; all ``(n,)``."""
+
+    counts: Tensor
+    mean: Tensor
+    base: Tensor
+    shape: Tensor | None  # some heads have none
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def level(self, spread: float = math.inf) -> float:
+        """See :func:`~countsdiff.core.calibration.fit_level`."""
+        return fit_level(self.counts, self.mean, spread)
+
+    def total(self) -> float:
+        """Sum of the means, 1 where there are none."""
+        return float(self.mean.to(torch.float64).sum()) if len(self) > 0 else 1.0
+
+
 def _predictions(
     module: CountsDiffModule, minibatches: Minibatches, seed: int, share_hidden: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Observed counts, and means and shapes predicted for them while hidden, ``(n,)``; some heads have no shapes."""
+) -> _Predictions:
+    """Predict the observed counts of cells, every one of them while it is hidden."""
     generator = torch.Generator(module.device).manual_seed(seed)
-    results: tuple[list[Tensor], ...] = ([torch.empty(0)], [torch.empty(0)], [torch.empty(0)])
+    counted, means, bases, shapes = ([torch.empty(0)] for _ in range(4))
     for tensors in minibatches:
         counts, _ = module.observed(tensors)
-        for intensity, hidden in module.impute_folds(tensors, generator, share_hidden):
-            for result, values in zip(results, (counts, intensity.mean, intensity.shape), strict=True):
+        for intensity, asked, base in module.impute_folds(tensors, generator, share_hidden):
+            results = ((counted, counts), (means, intensity.mean), (bases, base), (shapes, intensity.shape))
+            for result, values in results:
                 if values is not None:
-                    result.append(values[hidden].cpu())
-    counts, means, shapes = (torch.cat(result) for result in results)
-    return counts, means, shapes
+                    result.append(values[asked].cpu())
+    has_shapes = module.denoiser.head == "gamma"
+    return _Predictions(
+        torch.cat(counted), torch.cat(means), torch.cat(bases), torch.cat(shapes) if has_shapes else None
+    )
+
+
+def _fit_shapes(known: _Predictions, unknown: _Predictions, trust: float) -> tuple[float, float]:
+    """Sharpness and tail of the laws, with a weight of `trust` for trained entries."""
+    if known.shape is None or unknown.shape is None:
+        return 1.0, math.inf
+    # each at its own level: zeros that are missing for another's would be made up for by the shapes
+    mean = torch.cat([part.level() * part.mean for part in (known, unknown)])
+    counts, shape = torch.cat([known.counts, unknown.counts]), torch.cat([known.shape, unknown.shape])
+    share_known = max(trust, 0.01)
+    each = len(known) / max(len(unknown), 1) * (1.0 - share_known) / share_known
+    weights = torch.cat([torch.ones(len(known), dtype=torch.float64), torch.full((len(unknown),), each)])
+    sharpness = fit_sharpness(counts, mean, shape, weights)
+    return sharpness, fit_tail(counts, mean, sharpness * shape, weights)
 
 
 def _as_imputed(

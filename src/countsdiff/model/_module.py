@@ -210,20 +210,20 @@ class CountsDiffModule(BaseModuleClass):
         """
         counts, observed = self.observed(tensors)
         total, precision = torch.zeros(len(counts), device=counts.device), self._precision()
-        for intensity, hidden in self.impute_folds(tensors, generator, share_hidden):
+        for intensity, hidden, _ in self.impute_folds(tensors, generator, share_hidden):
             total = total + (precision * bregman_loss(intensity.mean, counts) * hidden).sum(1)
         return total / observed.sum(1).clamp(min=1)
 
     def impute_folds(
         self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
-    ) -> Iterator[tuple[Intensity, Tensor]]:
+    ) -> Iterator[tuple[Intensity, Tensor, Tensor]]:
         """Impute every observed entry once, as many at a time as training hides (a fifth where it hides any share).
 
         Yields
         ------
         tuple
-            Predictions for all entries, and the boolean matrix of those they are for, which were hidden; both
-            ``(n_obs, n_vars)``.
+            Predictions for all entries; the boolean matrix of those they are for, which were hidden; the rates they
+            start from; all ``(n_obs, n_vars)``.
         """
         counts, observed = self.observed(tensors)
         categories, continuous = self.covariates(tensors)
@@ -236,8 +236,10 @@ class CountsDiffModule(BaseModuleClass):
             hidden = observed & ((fold - first) % n_folds < at_a_time)
             known = observed & ~hidden
             context = Context(counts * known, known, hidden, categories, continuous)
+            nothing = torch.zeros_like(counts)
+            base = self.averaged.module.base_rate(nothing, empty, context)
             # the last ones hide, to be as many, some that were predicted before
-            yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden & (fold >= first)
+            yield self.averaged.module(nothing, empty, context), hidden & (fold >= first), base
 
     def set_calibration(
         self,
@@ -245,10 +247,12 @@ class CountsDiffModule(BaseModuleClass):
         sharpness: float = 1.0,
         tail: float = math.inf,
         drift: Sequence[float] = (1.0,) * N_DRIFT,
+        slope: float = 1.0,
     ) -> None:
         """Store what :func:`~countsdiff.model._calibration.calibrate` finds; by default, nothing."""
         for denoiser in (self.denoiser, self.averaged.module):
             denoiser.level.fill_(level)
+            denoiser.slope.fill_(slope)
             denoiser.sharpness.fill_(sharpness)
             denoiser.tail.fill_(tail)
             denoiser.drift[:-1] = torch.tensor(drift)  # at p = 1 nothing is left to be born

@@ -5,14 +5,22 @@ from typing import Any, Literal, TypedDict, cast, get_type_hints
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
+from torch import Tensor
 
 from countsdiff.model._data import KEYS
 from countsdiff.model_files import FormatVersion, check_type
 
 # A new version needs a migration from the one before it, and a checkpoint beside those in tests/model/data.
-FORMAT = FormatVersion("countsdiff model", current=1)
+FORMAT = FormatVersion("countsdiff model", current=2, migrations={1: lambda content: content})  # see with_later_weights
+
+
+def with_later_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a model of any version with those that later versions added: slopes, which were 1 in version 1."""
+    slopes = {f"{name}.slope": torch.tensor(1.0) for name in ("denoiser", "averaged.module")}
+    return slopes | state
 
 
 class _Counts(TypedDict):

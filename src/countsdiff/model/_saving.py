@@ -19,7 +19,7 @@ from countsdiff.core.loss import get_weight
 from countsdiff.core.schedule import get_schedule
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import align_genes
-from countsdiff.model._record import FORMAT, Record, Registry, check_record
+from countsdiff.model._record import FORMAT, Record, Registry, check_record, with_later_weights
 from countsdiff.model_files import (
     ModelFileError,
     believing,
@@ -164,7 +164,7 @@ class SavedModel(CellModel):
         folder, prefix = Path(dir_path), prefix or ""
         record = cls._read_record(folder, prefix)
         path = folder / (prefix + _WEIGHTS)
-        registry, settings, state = record["registry"], record["settings"], read_weights(path)
+        registry, settings, state = record["registry"], record["settings"], with_later_weights(read_weights(path))
         # shapes before memory: numbers in a file may ask for any amount of it, those of the weights are there
         with believing(folder / (prefix + _RECORD)), torch.device("meta"):
             if (settings["depth"] or 0) > len(state):
