@@ -47,7 +47,7 @@ def test_a_checkpoint_says_what_it_said_when_it_was_made(name, answers_of):
 
 
 def test_a_migration_makes_an_older_file_current(monkeypatch, answers_of, made):
-    # were version 2 to name the attribute anew, this is all it would take to go on reading version 1
+    # were a version to name the attribute anew, this is all it would take to go on reading those before
     def rename(content):
         content["is_trained"] = content.pop("trained")
         return content
