@@ -61,7 +61,7 @@ def fit_slope(counts: Tensor, mean: Tensor, base: Tensor, spread: float = math.i
 
     A network that has memorised few cells is too bold about others: it moves means too far away from the base rate
     (size factor × mean of the gene), and the right factor is below 1, down to 0 where there was nothing to learn. It is
-    the calibration slope of clinical prediction models (Steyerberg 2019, ch. 15), as a level is their calibration in
+    the calibration slope of clinical prediction models (Cox 1958; Steyerberg 2019), as a level is their calibration in
     the large, which is left free here.
 
     Parameters
