@@ -190,7 +190,7 @@ class CellModel(BaseModelClass):
             check_covariates(adata, self._setup_args())
             self._check_known_categories(adata)
             missing_layer = self._setup_args().get("missing_layer")
-            if missing_layer in adata.layers:
+            if missing_layer is not None and missing_layer in adata.layers:
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
