@@ -16,8 +16,8 @@ Minibatches = Iterable[dict[str, Tensor]]
 
 _LEVEL_SPREAD = 0.05  # of levels around 1 before anything is seen
 _SLOPE_SPREAD = 0.2  # of slopes
-_TRUST = 0.8  # weight of trained entries, of which nothing was memorised
-_MEMORISED = 0.3  # excess variance left of trained entries, below which their level is wrong
+_KNOWN_LEVEL, _KNOWN_SHAPES = 0.8, 2 / 3  # weights of trained entries in the level and in the shapes, at most
+_MEMORISED = 0.3  # excess variance left of trained entries, below which they go astray and are trusted less
 _ROUNDS = 2  # of fitting means to other data; a third changed nothing
 _LEVEL_PRIOR = 400.0  # molecules that a reference's level counts for: it holds within 5 %
 
@@ -49,19 +49,20 @@ def calibrate(
         for minibatches in (trained, held_out)
     )
     known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
-    memory, slope, of_unknown = 1.0, 1.0, unknown.level(_LEVEL_SPREAD)
+    memory, slope = 1.0, 1.0
     if known.shape is not None:
         memory = fit_memory(known.counts, known.level() * known.mean, known.shape)
         # of trained entries it would be 1 and more: they are known as well as the network believes
         slope = memory + (1.0 - memory) * fit_slope(unknown.counts, unknown.mean, unknown.base, _SLOPE_SPREAD)
+    trust = min((memory / _MEMORISED) ** 2, 1.0)
+    of_known = _KNOWN_LEVEL * trust
+    level = known.level() ** of_known * unknown.level(_LEVEL_SPREAD) ** (1.0 - of_known)
+    if slope != 1.0:
         module.set_calibration(slope=slope)
         total = unknown.total()
         known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
-        of_unknown *= total / unknown.total()  # which the slope is not to change
-    # levels of trained entries go astray late and fast, their variances from the start
-    trust = _TRUST * min((memory / _MEMORISED) ** 2, 1.0)
-    level = known.level() ** trust * of_unknown ** (1.0 - trust)
-    laws = level, *_fit_shapes(known, unknown, _TRUST * math.sqrt(memory))
+        level *= total / unknown.total()  # which the slope is not to change
+    laws = level, *_fit_shapes(known, unknown, _KNOWN_SHAPES * trust)
     module.set_calibration(*laws, slope=slope)
     generator = torch.Generator(module.device).manual_seed(seed)
     contexts = [_as_imputed(module, tensors, generator, share_hidden) for tensors in trained]
