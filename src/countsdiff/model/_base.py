@@ -28,7 +28,7 @@ from countsdiff.model._data import (
     chosen_rows,
     row_keys,
 )
-from countsdiff.model._missing import Task, check_boolean, resolve_missing
+from countsdiff.model._missing import RULES, Task, check_boolean, resolve_missing
 from countsdiff.model._modalities import Modalities, joint_matrices
 from countsdiff.model._predict import Cells, Predictor, Request
 from countsdiff.model._write import Collector, Sink, as_arrays, write_layers
@@ -107,7 +107,7 @@ class CellModel(BaseModelClass):
         """Layers that results go to; the model must not read what it writes."""
         args, names = self._setup_args(), request.names(key_added)
         read = {args.get("layer"), args.get("missing_layer"), *(args.get("layers") or {}).values()}
-        read |= {missing} if isinstance(missing, str) else set()
+        read |= {missing} if isinstance(missing, str) and missing not in RULES else set()
         check_not_read(names, read)
         return names
 

@@ -13,6 +13,8 @@ from countsdiff.model._data import CellReader, as_row_access, stored_values
 from countsdiff.model._on_disk import read_rows
 from countsdiff.store import check_sparse
 
+RULES = ("zeros", "all", "label_zeros")
+
 
 @dataclass(frozen=True)
 class Task:
