@@ -154,7 +154,9 @@ def _predictions(
     counted, means, bases, shapes = ([torch.empty(0)] for _ in range(4))
     for tensors in minibatches:
         counts, _ = module.observed(tensors)
-        for intensity, asked, base in module.impute_folds(tensors, generator, share_hidden):
+        for intensity, asked, context in module.impute_folds(tensors, generator, share_hidden):
+            nothing = torch.zeros_like(counts)
+            base = module.averaged.module.base_rate(nothing, nothing[:, :1], context)
             results = ((counted, counts), (means, intensity.mean), (bases, base), (shapes, intensity.shape))
             for result, values in results:
                 if values is not None:

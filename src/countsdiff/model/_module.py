@@ -216,14 +216,14 @@ class CountsDiffModule(BaseModuleClass):
 
     def impute_folds(
         self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
-    ) -> Iterator[tuple[Intensity, Tensor, Tensor]]:
+    ) -> Iterator[tuple[Intensity, Tensor, Context]]:
         """Impute every observed entry once, as many at a time as training hides (a fifth where it hides any share).
 
         Yields
         ------
         tuple
-            Predictions for all entries; the boolean matrix of those they are for, which were hidden; the rates they
-            start from; all ``(n_obs, n_vars)``.
+            Predictions for all entries, and the boolean matrix of those they are for, which were hidden, both
+            ``(n_obs, n_vars)``; the context they were predicted from.
         """
         counts, observed = self.observed(tensors)
         categories, continuous = self.covariates(tensors)
@@ -236,10 +236,8 @@ class CountsDiffModule(BaseModuleClass):
             hidden = observed & ((fold - first) % n_folds < at_a_time)
             known = observed & ~hidden
             context = Context(counts * known, known, hidden, categories, continuous)
-            nothing = torch.zeros_like(counts)
-            base = self.averaged.module.base_rate(nothing, empty, context)
             # the last ones hide, to be as many, some that were predicted before
-            yield self.averaged.module(nothing, empty, context), hidden & (fold >= first), base
+            yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden & (fold >= first), context
 
     def set_calibration(
         self,

@@ -129,8 +129,11 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             del settings["strategy"]  # Lightning's choice anyway; by that name scvi-tools switches early stopping off
         if resume is not None:
             cells = {"batch_size": batch_size, "accumulate_grad_batches": n_passes, "validation_size": validation_size}
-            how = {"early_stopping": early_stopping, "precision": settings.get("precision", "32-true")}
-            how["gradient_clip_val"] = settings["gradient_clip_val"]
+            how = {
+                "early_stopping": early_stopping,
+                "precision": settings.get("precision", "32-true"),
+                "gradient_clip_val": settings["gradient_clip_val"],
+            }
             settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
         self.module.set_calibration()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_notices():

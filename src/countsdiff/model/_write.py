@@ -1,5 +1,6 @@
 """Puts results where scanpy users look for them: layers, with their provenance in ``uns``."""
 
+import math
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -34,27 +35,26 @@ class Collector:
     def __init__(self, n_matrices: int, as_sparse: bool):
         self.as_sparse = as_sparse
         self._blocks: list[list[Any]] = [[] for _ in range(n_matrices)]
-        self._stored = np.zeros(n_matrices, dtype=np.int64)
-        self._entries = 0
 
     def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
         """Add the next rows of every matrix."""
-        for i, (blocks, matrix) in enumerate(zip(self._blocks, matrices, strict=True)):
-            stored = np.count_nonzero(matrix)
-            self._stored[i] += stored
-            self._entries += matrix.size if i == 0 else 0
-            blocks.append(
-                sparse.csr_matrix(matrix) if self.as_sparse and stored < SPARSE_BELOW * matrix.size else matrix
-            )
+        for blocks, matrix in zip(self._blocks, matrices, strict=True):
+            blocks.append(sparse.csr_matrix(matrix) if self.as_sparse and _is_sparse([matrix]) else matrix)
 
     def matrices(self) -> list[Any]:
         """All rows of every matrix: CSR if so wanted and few of all its entries are not zero, else dense."""
         return [
             sparse.vstack([sparse.csr_matrix(b) for b in blocks], format="csr")
-            if self.as_sparse and stored < SPARSE_BELOW * self._entries
+            if self.as_sparse and _is_sparse(blocks)
             else np.concatenate([b.toarray() if sparse.issparse(b) else b for b in blocks])
-            for blocks, stored in zip(self._blocks, self._stored, strict=True)
+            for blocks in self._blocks
         ]
+
+
+def _is_sparse(blocks: list[Any]) -> bool:
+    """Whether few of the entries of all blocks together are not zero."""
+    stored = sum(block.nnz if sparse.issparse(block) else np.count_nonzero(block) for block in blocks)
+    return bool(stored < SPARSE_BELOW * sum(math.prod(block.shape) for block in blocks))
 
 
 def as_arrays(
