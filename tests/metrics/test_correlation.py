@@ -52,6 +52,15 @@ def test_constant_genes_are_left_out(counts):
     assert np.isnan(correlation_error(truth[:, 3:5], imputed[:, 3:5]))
 
 
+def test_rounding_is_no_variance(counts):
+    """Profiles that are alike would else be scored by the correlations of their rounding errors."""
+    flat = np.float32(3.7) + 1e-7 * np.random.default_rng(4).standard_normal((len(counts), 5))
+    both = np.hstack([counts, flat])
+    assert mean_absolute_correlation(both) == pytest.approx(mean_absolute_correlation(counts))
+    assert correlation_error(both, both[::-1]) == pytest.approx(0, abs=1e-12)
+    assert mean_absolute_correlation(1e-9 * counts) == pytest.approx(mean_absolute_correlation(counts))
+
+
 def test_level_of_independent_genes():
     """E|r| of independent normal genes is Γ((n-1)/2) / (√π Γ(n/2)), about sqrt(2 / (π (n-1)))."""
     n = 30

@@ -14,7 +14,6 @@ from ._methods import denoisers
 _SHARE = 0.9
 _DEPTH = (1 - _SHARE) / _SHARE
 _TARGET = 1e4
-_FLAT = 1e-4  # log1p of counts per 10,000 that vary less do so by rounding
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,4 @@ class Null:
             "mean_absolute_correlation_unnormalised": np.log1p(mean * (_TARGET * len(mean) / max(mean.sum(), 1.0))),
         }
         for metric, values in scales.items():
-            # else profiles that are alike would be scored by the correlations of their rounding errors
-            values[:, values.std(axis=0) < _FLAT] = 0
             yield Score("mean", metric, metrics.mean_absolute_correlation(values))

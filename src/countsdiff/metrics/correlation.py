@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from ._samples import check_samples, moments
 
+_FLAT = 1e-5  # standard deviation over mean: less is the rounding of single precision, whose correlations mean nothing
+
 
 def correlation_error(truth: Any, imputed: Any) -> float:
     """Root mean square difference of Pearson's correlations over all pairs of different genes.
@@ -20,17 +22,17 @@ def correlation_error(truth: Any, imputed: Any) -> float:
     Returns
     -------
     float
-        In [0, 2]. A gene that is constant in either matrix has no correlations and is left out of both; NaN
-        where fewer than two genes are left.
+        In [0, 2]. A gene that is constant in either matrix, to single precision, has no correlations and is left out
+        of both; NaN where fewer than two genes are left.
 
     Raises
     ------
     ValueError
         If the columns differ, or a matrix has fewer than two rows or a value that is not finite.
     """
-    covariances = [moments(matrix)[1] for matrix in check_samples(truth=truth, imputed=imputed)]
-    varying = np.all([covariance.diagonal() > 0 for covariance in covariances], axis=0)
-    r, s = (_correlations(covariance, varying) for covariance in covariances)
+    found = [moments(matrix) for matrix in check_samples(truth=truth, imputed=imputed)]
+    varying = np.all([_vary(*each) for each in found], axis=0)
+    r, s = (_correlations(covariance, varying) for _, covariance in found)
     return float(np.sqrt(np.mean((s - r) ** 2))) if r.size else float("nan")
 
 
@@ -48,7 +50,7 @@ def mean_absolute_correlation(matrix: Any) -> float:
     Returns
     -------
     float
-        In [0, 1]. Constant genes are left out; NaN where fewer than two genes are left.
+        In [0, 1]. Genes that are constant, to single precision, are left out; NaN where fewer than two genes are left.
 
     Raises
     ------
@@ -59,9 +61,15 @@ def mean_absolute_correlation(matrix: Any) -> float:
     ----------
     Andrews & Hemberg (2018), False signals induced by single-cell imputation, F1000Research 7, 1740.
     """
-    _, covariance = moments(*check_samples(matrix=matrix))
-    r = _correlations(covariance, covariance.diagonal() > 0)
+    mean, covariance = moments(*check_samples(matrix=matrix))
+    r = _correlations(covariance, _vary(mean, covariance))
     return float(np.abs(r).mean()) if r.size else float("nan")
+
+
+def _vary(mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Genes that are not constant, but for rounding."""
+    varying: NDArray[np.bool_] = np.sqrt(covariance.diagonal()) > _FLAT * np.abs(mean)
+    return varying
 
 
 def _correlations(covariance: NDArray[np.float64], genes: NDArray[np.bool_]) -> NDArray[np.float64]:

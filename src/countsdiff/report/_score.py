@@ -16,7 +16,6 @@ FILLED = 0.5  # rounds to a count
 _N_BINS = 20
 _NULL_CELLS, _NULL_GENES = (256, 500), 500  # fewer cells the more genes there are,
 _NULL_ENTRIES = 3_000_000  # log_mean being slow
-_FLAT = 1e-6  # a gene that varies less over cells has no correlations but those of rounding errors
 
 Counts = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -165,9 +164,8 @@ def null_check(
     def correlation(entries: Counts, output: str | None) -> float:
         absent = np.isnan(entries)
         values = np.where(absent, np.float32(0), entries)
-        values = metrics.log_normalise(values if output is None else denoise(values, absent, output))[:, genes]
-        values[:, values.std(axis=0) < _FLAT] = 0
-        return metrics.mean_absolute_correlation(values)
+        values = metrics.log_normalise(values if output is None else denoise(values, absent, output))
+        return metrics.mean_absolute_correlation(values[:, genes])
 
     rows = [Invented(o or "counts", correlation(own, o), correlation(permuted, o)) for o in (None, *outputs)]
     return NullCheck(len(cells), len(genes), float(np.sqrt(2 / (np.pi * max(len(cells) - 1, 1)))), tuple(rows))
