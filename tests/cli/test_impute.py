@@ -1,0 +1,180 @@
+import hashlib
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy import sparse
+
+from countsdiff import pp
+from countsdiff.layers import named_layers
+
+FAST = ("--steps", "20", "--accelerator", "cpu")
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def dense(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+class TestImpute:
+    def test_writes_the_input_and_one_layer_and_leaves_the_input_alone(self, run, save, adata, tmp_path):
+        source, out = save(adata), tmp_path / "out.h5ad"
+        before = digest(source)
+        status, text, _ = run("impute", source, "-o", out, *FAST)
+        assert status == 0
+        assert digest(source) == before
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad"]
+        result = ad.read_h5ad(out)
+        assert set(named_layers(result)) == {"hidden", "imputed"}
+        assert list(result.obs) == ["kind"]  # nothing of scvi-tools' book-keeping
+        assert set(result.uns) == {"countsdiff"}
+        assert (result.X != adata.X).nnz == 0
+        n_zeros = adata.X.shape[0] * adata.X.shape[1] - adata.X.nnz
+        assert f"Imputed {n_zeros:,} zeros of 60 cells × 12 genes (mean)" in text
+        assert str(out) in text
+
+    def test_missing_entries_alone_change_and_are_not_looked_at(self, save, adata, tmp_path, imputed):
+        hidden = adata.layers["hidden"].toarray()
+        result = imputed(save(adata), tmp_path / "a.h5ad", "--missing-layer", "hidden")
+        assert (result[~hidden] == adata.X.toarray()[~hidden]).all()
+        assert (result[hidden] > 0).all()
+        spoilt = adata.copy()
+        spoilt.X = np.where(hidden, np.float32(1000), adata.X.toarray())
+        again = imputed(save(spoilt, "spoilt.h5ad"), tmp_path / "b.h5ad", "--missing-layer", "hidden")
+        np.testing.assert_array_equal(again, result)
+
+    def test_prefers_the_layer_counts_to_x(self, save, adata, tmp_path, imputed):
+        expected = imputed(save(adata), tmp_path / "a.h5ad")
+        adata.layers["counts"] = adata.X.copy()
+        adata.X = adata.X / 7
+        np.testing.assert_array_equal(imputed(save(adata), tmp_path / "b.h5ad"), expected)
+
+    def test_same_seed_same_samples(self, save, adata, tmp_path, imputed):
+        source = save(adata)
+        options = ("--output", "sample", "--missing-layer", "hidden")
+        first, second, other = (
+            imputed(source, tmp_path / f"{i}.h5ad", *options, "--seed", seed) for i, seed in enumerate((1, 1, 2))
+        )
+        np.testing.assert_array_equal(first, second)
+        assert (first != other).any()
+        assert (first == np.round(first)).all()
+
+    def test_goes_on_with_a_training(self, run, save, adata, tmp_path, imputed):
+        source, checkpoint = save(adata), tmp_path / "training.ckpt"
+        expected = imputed(source, tmp_path / "a.h5ad")
+        for name in ("b.h5ad", "c.h5ad"):
+            np.testing.assert_array_equal(imputed(source, tmp_path / name, "--resume", checkpoint), expected)
+        status, _, err = run("impute", source, "-o", tmp_path / "d.h5ad", *FAST, "--resume", checkpoint, "--seed", 1)
+        assert status == 2
+        assert "training.ckpt: the training in there has seed 0, not 1" in " ".join(err.split())
+
+    def test_writes_every_draw(self, run, save, adata, tmp_path):
+        status, text, _ = run(
+            "impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, "--output", "sample", "--n-samples", 2
+        )
+        assert status == 0
+        assert "layers imputed_0 to imputed_1" in text
+        assert {"imputed_0", "imputed_1"} <= set(ad.read_h5ad(tmp_path / "out.h5ad").layers)
+
+    def test_quiet_says_nothing(self, run, save, adata, tmp_path):
+        assert run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, "--quiet") == (0, "", "")
+
+    def test_overwrites_an_older_output(self, save, adata, tmp_path, imputed):
+        source = save(adata)
+        (tmp_path / "out.h5ad").write_text("old")
+        assert imputed(source, tmp_path / "out.h5ad").shape == adata.shape
+
+
+class TestGenes:
+    def test_other_genes_keep_their_counts(self, run, save, adata, tmp_path):
+        source, out = save(adata), tmp_path / "out.h5ad"
+        status, text, _ = run("impute", source, "-o", out, *FAST, "--genes", 5)
+        assert status == 0
+        chosen = pp.highly_variable(adata, 5)
+        assert f"60 cells × {chosen.sum()} genes" in text
+        assert f"The other {(~chosen).sum()} genes keep their counts." in text
+        result, counts = dense(ad.read_h5ad(out).layers["imputed"]), adata.X.toarray()
+        assert result.shape == adata.shape
+        np.testing.assert_array_equal((result != counts).any(axis=0), chosen)
+        assert (result[counts > 0] == counts[counts > 0]).all()
+
+    def test_missing_entries_of_other_genes_stay_missing(self, save, adata, tmp_path, imputed):
+        options = ("--genes", "5", "--missing-layer", "hidden")
+        hidden, counts = adata.layers["hidden"].toarray(), adata.X.toarray()
+        as_sparse = imputed(save(adata), tmp_path / "a.h5ad", *options)
+        adata.X = counts
+        as_dense = imputed(save(adata), tmp_path / "b.h5ad", *options)
+        np.testing.assert_array_equal(as_sparse, as_dense)
+        left_out = ~pp.highly_variable(ad.AnnData(np.where(hidden, np.float32(0), counts)), 5)
+        assert left_out.any()
+        np.testing.assert_array_equal(np.isnan(as_sparse), hidden & left_out)
+        np.testing.assert_array_equal(as_sparse[~hidden], counts[~hidden])
+
+    def test_stays_sparse_where_most_is_zero(self, run, save, tmp_path):
+        counts = np.random.default_rng(0).poisson(0.05, (60, 200)).astype(np.float32)
+        adata = ad.AnnData(sparse.csr_matrix(counts))
+        assert run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, "--genes", 3)[0] == 0
+        layer = ad.read_h5ad(tmp_path / "out.h5ad").layers["imputed"]
+        assert sparse.issparse(layer)
+        assert (layer.toarray()[counts > 0] == counts[counts > 0]).all()
+
+
+def test_zarr_and_workers_give_what_memory_gives(run, save, tmp_path, adata):
+    source = save(adata)
+    adata.write_zarr(tmp_path / "in.zarr")
+    options = ("--missing-layer", "hidden", "--output", "sample")
+    status, out, _ = run(
+        "impute", tmp_path / "in.zarr", "-o", tmp_path / "a.zarr", *options, "--save-model", tmp_path / "m", *FAST, "-q"
+    )
+    assert (status, out) == (0, "")
+    assert run("impute", source, "-o", tmp_path / "b.h5ad", *options, "--model", tmp_path / "m")[0] == 0
+    status, out, _ = run(
+        "impute", source, "-o", tmp_path / "c.h5ad", *options, "--model", tmp_path / "m", "--workers", 1
+    )
+    assert status == 0
+    assert "missing entries of 60 cells × 12 genes (sample)" in out
+    results = [ad.read_zarr(tmp_path / "a.zarr"), *(ad.read_h5ad(tmp_path / f"{name}.h5ad") for name in "bc")]
+    for result in results[1:]:
+        np.testing.assert_array_equal(dense(result.layers["imputed"]), dense(results[0].layers["imputed"]))
+        assert result.uns["countsdiff"]["imputed"] == results[0].uns["countsdiff"]["imputed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--workers", 1), "--save-model"),
+        (("--key-added", "a/b"), "without slashes"),
+        (("--workers", 1, "--save-model", "m", "--genes", 5), "--genes needs all data in memory"),
+        (("--workers", 1, "--report", "r.html"), "--report needs all data in memory"),
+        (("--workers", 1, "--model", "nix"), "nix: there is no saved model"),
+    ],
+)
+def test_what_data_on_disk_do_not_go_with(run, save, tmp_path, adata, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    save(adata)
+    status, out, error = run("impute", "in.h5ad", "-o", "out.h5ad", *options)
+    assert (status, out) == (2, "")
+    assert message in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad"]
+
+
+def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
+    status, _, error = run("impute", save(adata), "-o", tmp_path / "out.zarr")
+    assert status == 2
+    assert ".h5ad" in error
+
+
+def test_a_training_on_disk_is_resumed_as_one_in_memory(run, save, tmp_path, adata):
+    source = save(adata)
+    options = ("--workers", 1, "--resume", tmp_path / "checkpoint", *FAST, "-q")
+    for name in "ab":
+        status, _, error = run(
+            "impute", source, "-o", tmp_path / f"{name}.h5ad", "--save-model", tmp_path / f"model_{name}", *options
+        )
+        assert (status, error) == (0, "")
+        assert (tmp_path / "checkpoint").is_file()
+    results = [ad.read_h5ad(tmp_path / f"{name}.h5ad").layers["imputed"] for name in "ab"]
+    np.testing.assert_array_equal(*map(dense, results))
