@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from countsdiff.core import CountLaw
 from countsdiff.core.estimators import _rise, log_mean
@@ -46,6 +46,19 @@ def test_certain_counts_are_returned():
     mean = torch.tensor([[1e4, 2e4, 5e4]])
     y = log_mean(CountLaw(mean, torch.full_like(mean, 1e7)), torch.ones(1, 1), torch.ones(1, 3, dtype=torch.bool))
     torch.testing.assert_close(y, mean, rtol=1e-3, atol=0)
+
+
+def test_what_is_known_stays_and_the_rest_is_expected_on_top():
+    # three counts seen, Poisson births on top; E log1p(scale (seen + births)) by summing over the law
+    seen, mean, scale = torch.tensor([[30.0, 4.0, 12.0]]), torch.tensor([[25.0, 9.0, 6.0]]), torch.tensor([[0.5]])
+    y = log_mean(CountLaw(mean), scale, torch.ones(1, 3, dtype=torch.bool), seen)
+    assert float(y.sum()) == pytest.approx(float((seen + mean).sum()), rel=1e-4)
+    births = np.arange(200)[:, None]
+    m = (stats.poisson(mean.numpy()).pmf(births) * np.log1p(0.5 * (seen.numpy() + births))).sum(0)
+    rise = np.log1p(0.5 * y.double().numpy()[0]) - m  # w, with w e^−w = a e^m for one a
+    assert (rise > 0).all()
+    np.testing.assert_allclose(np.log(rise) - rise - m, (np.log(rise) - rise - m).mean(), atol=0.02)
+    assert bool((log_mean(CountLaw(1e-6 * mean), scale, seen > 0.0, seen) >= seen - 1e-3).all())
 
 
 def test_nothing_wanted_is_nothing():

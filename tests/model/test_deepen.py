@@ -61,6 +61,17 @@ def test_samples_are_whole_and_only_add(trained, make_adata):
     assert abs((draws.mean(0) - counts).sum() / (mean - counts).sum() - 1) < 0.02
 
 
+def test_log_mean_is_nearest_to_deeper_cells_once_normalised_and_logged(trained, make_adata):
+    adata = make_adata()
+    draws = trained.deepen(adata, depth=2, output="sample", n_samples=200, inplace=False)
+    draws = np.stack([metrics.log_normalise(draw) for draw in draws])
+    mean, log_mean = (trained.deepen(adata, depth=2, output=o, inplace=False) for o in ("mean", "log_mean"))
+    np.testing.assert_allclose(log_mean.sum(1), mean.sum(1), rtol=1e-4)
+    assert (log_mean >= dense(adata.X) - 1e-4).all()
+    errors = [np.square(metrics.log_normalise(answer) - draws).mean() for answer in (log_mean, mean, draws[0])]
+    assert errors == sorted(errors)
+
+
 def test_spread_is_that_of_the_births(trained, make_adata):
     adata = make_adata()
     result = trained.deepen(adata, depth=2, return_std=True, interval=0.8, inplace=False)

@@ -10,7 +10,7 @@ from countsdiff.core.counting import CountLaw
 _N_HALVINGS = 16
 
 
-def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor) -> Tensor:
+def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor, seen: Tensor | float = 0.0) -> Tensor:
     """Values that are closest to the counts after scaling and log1p, and add up to what the counts are expected to.
 
     Without the second condition the answer would be expm1(E log1p(scale x)) / scale, whose sum is smaller, by half and
@@ -27,14 +27,17 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor) -> Tensor:
         Factor of each row that normalises it, positive, shape ``(n_obs, 1)``.
     wanted
         Entries to estimate; boolean.
+    seen
+        What is known of the counts: `law` is that of what comes on top of it.
 
     Returns
     -------
     Tensor
         Estimates on the scale of the counts, zero where not wanted; shape ``(n_obs, n_vars)``.
     """
-    total = (law.mean * wanted).sum(1, keepdim=True) * scale
-    m = torch.where(wanted, law.mean_log1p(scale), -torch.inf)  # adds nothing to any sum
+    total = ((law.mean + seen) * wanted).sum(1, keepdim=True) * scale
+    known = 1.0 + scale * seen  # log(1 + scale (seen + x)) = log known + log(1 + scale x / known)
+    m = torch.where(wanted, torch.log(known) + law.mean_log1p(scale / known), -torch.inf)  # adds nothing to any sum
     top, largest = m.max(1, keepdim=True)
     top = top.clamp(min=0.0)
 

@@ -177,7 +177,7 @@ class PredictiveModel(CellModel):
         *,
         depth: float = 4.0,
         indices: Sequence[int] | None = None,
-        output: Literal["mean", "sample"] = "mean",
+        output: Literal["mean", "log_mean", "sample"] = "mean",
         n_samples: int = 1,
         guidance_scale: float = 1.0,
         key_added: str = "deepened",
@@ -198,7 +198,9 @@ class PredictiveModel(CellModel):
         depth
             Depth wanted, relative to the cell's own; at least 1, where nothing is added.
         output
-            ``"mean"``, or ``"sample"`` for whole numbers, independent given the cell's expression.
+            ``"mean"``; ``"log_mean"``, the best answer once it is normalised and logged, see :meth:`impute`: of the
+            three the one for neighbours and clusters; or ``"sample"`` for whole numbers, independent given the cell's
+            expression.
         key_added
             Layer to write, and name of the record in ``adata.uns["countsdiff"]``.
         adata, indices, n_samples, guidance_scale, inplace, seed, batch_size, return_std, interval
@@ -219,8 +221,8 @@ class PredictiveModel(CellModel):
         >>> bool((model.adata.layers["deepened"] >= model.adata.layers["counts"].toarray()).all())
         True
         """
-        if output not in ("mean", "sample"):
-            raise ValueError(f"deepen gives output='mean' or 'sample'; got {output!r}.")
+        if output not in ("mean", "log_mean", "sample"):
+            raise ValueError(f"deepen gives output='mean', 'log_mean' or 'sample'; got {output!r}.")
         if not depth >= 1.0:
             raise ValueError(f"deepen adds counts: depth must be at least 1; got {depth}. Thin the counts to go below.")
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)

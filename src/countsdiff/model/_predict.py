@@ -235,8 +235,7 @@ class Predictor:
             law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(exposure)
             if not results:
                 if request.output == "log_mean":
-                    born = self._log_mean(law, context.counts + x_t, self._filled(rewritten))
-                    results.append(base + born)
+                    results.append(self._log_mean(law, base, context.counts + x_t, self._filled(rewritten)))
                 else:
                     results += [base + born for born in _summarise(law, request, keys)]
             if request.return_std:
@@ -246,15 +245,16 @@ class Predictor:
                 results += [base + law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
         return [r[: len(rows)].cpu().numpy() for r in results]
 
-    def _log_mean(self, law: CountLaw, counts: Tensor, wanted: Tensor) -> Tensor:
-        """Log-means of the `wanted` entries in cells that keep their other counts; each modality has its own depth."""
-        kept = (counts * ~wanted).split(self.group_sizes, dim=1)
+    def _log_mean(self, law: CountLaw, base: Tensor, counts: Tensor, wanted: Tensor) -> Tensor:
+        """Log-means of the `wanted` entries, `base` and what is born on top, in cells that keep their other counts.
+
+        Each modality has its own depth.
+        """
+        parts = (v.split(self.group_sizes, dim=1) for v in (base, counts * ~wanted, wanted))
         estimates = []
-        for part, own, others in zip(
-            law.split(self.group_sizes), wanted.split(self.group_sizes, dim=1), kept, strict=True
-        ):
-            total = others.sum(1, keepdim=True) + (part.mean * own).sum(1, keepdim=True)
-            estimates.append(log_mean(part, _REFERENCE_DEPTH / total.clamp(min=1e-6), own))
+        for born, seen, others, own in zip(law.split(self.group_sizes), *parts, strict=True):
+            total = (others + (seen + born.mean) * own).sum(1, keepdim=True)
+            estimates.append(log_mean(born, _REFERENCE_DEPTH / total.clamp(min=1e-6), own, seen))
         return torch.cat(estimates, dim=1)
 
     def _filled(self, values: np.ndarray | Tensor) -> Tensor:
