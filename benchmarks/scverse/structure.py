@@ -99,7 +99,8 @@ def main() -> None:
         args.out,
         "structure",
         "Clusters and markers",
-        "Half of the molecules removed; clusters and markers of each label. Those of deepened cells are by log_mean, and by ten draws.",
+        "Half of the molecules removed; clusters and markers of each label. Those of deepened cells are by log_mean, "
+        "and by ten draws.",
     )
 
 

@@ -114,6 +114,7 @@ class ImageDiffusion(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam, warmed up; then a steady learning rate, or half a cosine down to zero."""
         config = self.config
+        # not fused: that pairs weights with channels last with restored moments, whose channels come first, as they lie
         optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr)
 
         def factor(step: int) -> float:
