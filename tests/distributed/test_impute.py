@@ -210,6 +210,7 @@ def test_says_what_does_not_fit_on_the_disk(folder, tmp_path, monkeypatch):
         ({"chunk_size": 0}, "chunk_size"),
         ({"output": "medium"}, "medium"),
         ({"missing": "nix"}, "nix"),
+        ({"missing": "label_zeros"}, "chunks see a part"),
         ({"key_added": "a/b"}, "a/b"),
         ({"layer": "nix"}, "nix"),
         ({"out": "data.h5ad"}, "overwrite the input"),

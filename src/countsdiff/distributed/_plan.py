@@ -12,13 +12,11 @@ import numpy as np
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
 from countsdiff.model._data import CellReader, as_row_access, check_counts, check_unique, stored_values
-from countsdiff.model._missing import check_boolean
+from countsdiff.model._missing import RULES, check_boolean
 from countsdiff.model._on_disk import read_rows
 from countsdiff.model._write import SPARSE_BELOW
 from countsdiff.pp._job import counts_layer
 from countsdiff.store import open_store
-
-_RULES = ("zeros", "all")
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,17 @@ class Plan:
         options: dict[str, Any],
     ) -> "Plan":
         """Look at all of the data once."""
+        if missing == "label_zeros":
+            raise ValueError(
+                "missing='label_zeros' takes all cells of a label at once, and chunks see a part; name a layer."
+            )
         files, model_files = Files.of(store), Files.of(model_dir)
         adata = open_store(store)
         model = saved_model(model_files)
         layer = counts_layer(model, adata, layer)
         check_unique(adata.obs_names, "cell")  # the random numbers of a cell go by its name
         check_counts(adata, layer)
-        marks = [None if missing in _RULES else missing, model.registry_["setup_args"]["missing_layer"]]
+        marks = [None if missing in RULES else missing, model.registry_["setup_args"]["missing_layer"]]
         marked = tuple(name for name in marks if name is not None and (name == missing or name in adata.layers))
         n_filled, n_missing = _count(get_layer(adata, layer))
         n_missing += sum(_count(get_layer(adata, name), check_boolean)[0] for name in marked)
@@ -66,7 +68,7 @@ class Plan:
         n_entries = adata.n_obs * adata.n_vars
         as_sparse = (
             hasattr(get_layer(adata, layer), "format")
-            and rule not in _RULES
+            and rule not in RULES
             and n_filled + n_missing < SPARSE_BELOW * n_entries
         )
         rows = Rows(
