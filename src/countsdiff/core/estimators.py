@@ -60,7 +60,8 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor, seen: Tensor | float 
         too_little = solved(middle).sum(1, keepdim=True) < total
         low, high = torch.where(too_little, middle, low), torch.where(too_little, high, middle)
     y = solved(high) * wanted
-    return y * (total / y.sum(1, keepdim=True).clamp(min=1e-12)) / scale
+    estimate = y * (total / y.sum(1, keepdim=True).clamp(min=1e-12)) / scale
+    return torch.maximum(estimate, seen * wanted)  # below which only rounding can take it
 
 
 def _rise(log_b: Tensor) -> Tensor:

@@ -254,8 +254,7 @@ class Predictor:
         estimates = []
         for born, seen, others, own in zip(law.split(self.group_sizes), *parts, strict=True):
             total = (others + (seen + born.mean) * own).sum(1, keepdim=True)
-            estimate = log_mean(born, _REFERENCE_DEPTH / total.clamp(min=1e-6), own, seen)
-            estimates.append(torch.maximum(estimate, seen))  # below which only rounding can take it
+            estimates.append(log_mean(born, _REFERENCE_DEPTH / total.clamp(min=1e-6), own, seen))
         return torch.cat(estimates, dim=1)
 
     def _filled(self, values: np.ndarray | Tensor) -> Tensor:
