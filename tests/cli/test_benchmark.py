@@ -1,11 +1,11 @@
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from countsdiff import datasets
-from countsdiff.cli import main
 from countsdiff.datasets import _atlases
 
 FAST = ("--genes", "40", "--methods", "gene_mean", "--task", "null")
@@ -20,15 +20,9 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys):
-    """Run the command line; return its exit status, standard output and standard error."""
-
-    def run(*args):
-        capsys.readouterr()
-        status = main(["benchmark", *map(str, args)])
-        return status, *capsys.readouterr()
-
-    return run
+def run(run):
+    """Run a benchmark by the command line; return its exit status, standard output and standard error."""
+    return partial(run, "benchmark")
 
 
 @pytest.mark.filterwarnings("ignore")

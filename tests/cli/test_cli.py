@@ -5,14 +5,9 @@ import anndata as ad
 import h5py
 import numpy as np
 import pytest
-from scipy import sparse
 
 from countsdiff import __version__, datasets
 from countsdiff.cli._io import write
-
-
-def dense(matrix):
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 @pytest.mark.parametrize("has_raw", [False, True])
@@ -39,7 +34,7 @@ def test_files_are_those_that_anndata_writes(adata, tmp_path, has_raw):
     assert content(tmp_path / "a.h5ad") == content(tmp_path / "b.h5ad")
 
 
-def test_demo_compares_with_the_baselines_and_writes_both_files(run, tmp_path, monkeypatch):
+def test_demo_compares_with_the_baselines_and_writes_both_files(run, tmp_path, monkeypatch, dense):
     some = datasets.pbmc3k()[::10].copy()
     monkeypatch.setattr(datasets, "pbmc3k", lambda: some)
     status, text, _ = run("demo", "--out", tmp_path / "new" / "folder", "--steps", 5)

@@ -21,16 +21,6 @@ sample_steps: 3
 """
 
 
-@pytest.fixture
-def run(capsys):
-    def run(*args):
-        capsys.readouterr()
-        status = main([str(a) for a in args])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A data set, a configuration and a model trained by the command line."""

@@ -15,10 +15,6 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def dense(matrix):
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-
-
 class TestImpute:
     def test_writes_the_input_and_one_layer_and_leaves_the_input_alone(self, run, save, adata, tmp_path):
         source, out = save(adata), tmp_path / "out.h5ad"
@@ -89,7 +85,7 @@ class TestImpute:
 
 
 class TestGenes:
-    def test_other_genes_keep_their_counts(self, run, save, adata, tmp_path):
+    def test_other_genes_keep_their_counts(self, run, save, adata, tmp_path, dense):
         source, out = save(adata), tmp_path / "out.h5ad"
         status, text, _ = run("impute", source, "-o", out, *FAST, "--genes", 5)
         assert status == 0
@@ -122,7 +118,7 @@ class TestGenes:
         assert (layer.toarray()[counts > 0] == counts[counts > 0]).all()
 
 
-def test_zarr_and_workers_give_what_memory_gives(run, save, tmp_path, adata):
+def test_zarr_and_workers_give_what_memory_gives(run, save, tmp_path, adata, dense):
     source = save(adata)
     adata.write_zarr(tmp_path / "in.zarr")
     options = ("--missing-layer", "hidden", "--output", "sample")
@@ -167,7 +163,7 @@ def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
     assert ".h5ad" in error
 
 
-def test_a_training_on_disk_is_resumed_as_one_in_memory(run, save, tmp_path, adata):
+def test_a_training_on_disk_is_resumed_as_one_in_memory(run, save, tmp_path, adata, dense):
     source = save(adata)
     options = ("--workers", 1, "--resume", tmp_path / "checkpoint", *FAST, "-q")
     for name in "ab":

@@ -3,13 +3,11 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from scipy import sparse
 
 from countsdiff import CountsDiffImputer
-from countsdiff.cli import _job, main
+from countsdiff.cli import _job
 from countsdiff.cli._settings import Layers, Training
 from countsdiff.layers import named_layers
 from countsdiff.model._data import CellReader
@@ -19,37 +17,21 @@ FAST = ("--steps", "20", "--accelerator", "cpu", "--labels-key", "kind")
 
 
 @pytest.fixture
-def adata():
-    """60 cells of two kinds × 30 genes, with a layer of missing entries."""
-    rng = np.random.default_rng(0)
-    kind = np.repeat([0, 1], 30)
-    rate = np.where(np.arange(30) % 2 == kind[:, None], 3.0, 0.5) * rng.gamma(4, 0.25, (60, 1))
-    obs = pd.DataFrame({"kind": kind.astype(str)}, index=[f"cell{i}" for i in range(60)])
-    var = pd.DataFrame(index=[f"gene{i}" for i in range(30)])
-    adata = ad.AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)), obs=obs, var=var)
-    adata.layers["hidden"] = sparse.csr_matrix(rng.random(adata.shape) < 0.2)
-    return adata
+def adata(make_cells):
+    return make_cells(30, share_missing=0.2)
 
 
 @pytest.fixture
-def run(adata, tmp_path, capsys):
+def run(run, save, adata, tmp_path):
     """Impute `adata` with a report; return exit status, standard output and error."""
 
-    def run(*options, report=tmp_path / "report.html"):
-        adata.write_h5ad(tmp_path / "in.h5ad")
-        capsys.readouterr()
-        given = (tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad", "--report", report, *options)
-        status = main(["impute", *map(str, given)])
-        return status, *capsys.readouterr()
+    def impute(*options, report=tmp_path / "report.html"):
+        return run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--report", report, *options)
 
-    return run
+    return impute
 
 
-def dense(matrix):
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-
-
-def test_writes_a_page_beside_a_complete_result(run, adata, tmp_path):
+def test_writes_a_page_beside_a_complete_result(run, adata, tmp_path, dense):
     status, text, err = run(*FAST, "--missing-layer", "hidden")
     assert status == 0, err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad", "report.html"]
@@ -67,7 +49,7 @@ def test_writes_a_page_beside_a_complete_result(run, adata, tmp_path):
     assert f"{missing.sum():,} missing entries (mean)" in page
 
 
-def test_zeros_are_imputed_from_all_that_was_observed(run, adata, tmp_path):
+def test_zeros_are_imputed_from_all_that_was_observed(run, adata, tmp_path, dense):
     """The result is that of the model with the file's own counts, those held out included."""
     assert run(*FAST, "--save-model", tmp_path / "model")[0] == 0
     result = dense(ad.read_h5ad(tmp_path / "out.h5ad").layers["imputed"])

@@ -1,13 +1,8 @@
 import mudata
 import numpy as np
 import pytest
-from scipy import sparse
 
 from countsdiff import CountsDiffImputer
-
-
-def dense(matrix):
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 class TestSavedModel:
@@ -31,7 +26,7 @@ class TestSavedModel:
         result = imputed_by(model, save(other, "other.h5ad"), tmp_path / "out.h5ad", "--layer", "raw")
         np.testing.assert_array_equal(result[::-1, ::-1], expected)
 
-    def test_hides_what_is_marked_as_missing(self, save, adata, tmp_path, trained, imputed_by):
+    def test_hides_what_is_marked_as_missing(self, save, adata, tmp_path, trained, imputed_by, dense):
         hidden = adata.layers["hidden"].toarray()
         results = []
         for value in (0, 50):
