@@ -4,7 +4,9 @@ import warnings
 from collections import Counter
 
 import anndata as ad
+import mudata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse, stats
@@ -117,9 +119,9 @@ def test_samples_do_not_depend_on_the_batch(model):
     np.testing.assert_array_equal(one, other)
 
 
-def waits(adata: ad.AnnData, n_steps: int, backbone: str, precision: str) -> Counter[str]:
+def waits(adata: ad.AnnData | mudata.MuData, n_steps: int, precision: str = "32-true", **settings: str) -> Counter[str]:
     """How often the host waits for the device in a training of one epoch, by the line that waits."""
-    model = CountsDiffImputer(adata, backbone=backbone)
+    model = CountsDiffImputer(adata, **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -144,4 +146,29 @@ def test_the_host_waits_for_no_step(pbmc, backbone, precision):
     """Longer epochs wait as often as shorter ones: a step itself never does."""
     adata = ad.AnnData(pbmc[2].X[:, :64])
     CountsDiffImputer.setup_anndata(adata)
-    assert not waits(adata, 15, backbone, precision) - waits(adata, 5, backbone, precision)
+    long, short = (waits(adata, n_steps, precision, backbone=backbone) for n_steps in (15, 5))
+    assert not long - short
+
+
+def with_covariates(counts: sparse.csr_matrix) -> ad.AnnData:
+    rng = np.random.default_rng(0)
+    obs = {"batch": rng.choice(["x", "y"], counts.shape[0]), "age": rng.random(counts.shape[0])}
+    adata = ad.AnnData(counts, obs=pd.DataFrame(obs, index=[f"cell{i}" for i in range(counts.shape[0])]))
+    CountsDiffImputer.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])
+    return adata
+
+
+def with_modalities(counts: sparse.csr_matrix) -> mudata.MuData:
+    parts = {"rna": ad.AnnData(counts[:, :50]), "prot": ad.AnnData(counts[:, 50:])}
+    for name, part in parts.items():
+        part.var_names = [f"{name}{i}" for i in range(part.n_vars)]
+    mdata = mudata.MuData(parts)
+    CountsDiffImputer.setup_mudata(mdata)
+    return mdata
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "jump"])
+@pytest.mark.parametrize("make", [with_covariates, with_modalities])
+def test_nor_for_covariates_modalities_and_schedules(pbmc, make, schedule):
+    data = make(pbmc[2].X[:, :64])
+    assert not waits(data, 15, schedule=schedule) - waits(data, 5, schedule=schedule)

@@ -75,9 +75,10 @@ def test_rate_and_x0_heads_have_closed_forms(make_context):
     base = size_factor(x_t, torch.full((1, 4), p)) * MEAN
     rate, x0 = (Denoiser(Constant(), MEAN, DISPERSION, head)(x_t, at(p), context) for head in ("rate", "x0"))
     torch.testing.assert_close(rate.mean, base)
-    # gene 1 has more molecules already than the mean in all: no births, but a positive rate for the logarithm
-    torch.testing.assert_close(x0.mean, ((base - x_t) / (1.0 - p)).clamp(min=1e-8))
-    assert x0.mean[0, 1] == torch.tensor(1e-8)
+    # x̂_0 = E[x_0 | x_t] of a rate ~ Gamma(r, r / base), also where x_t is more than its mean: there are births still
+    expected = x_t + (1.0 - p) * (DISPERSION + x_t) / (DISPERSION / base + p)
+    torch.testing.assert_close(x_t + (1.0 - p) * x0.mean, expected)
+    assert x_t[0, 1] > base[0, 1]
 
 
 @pytest.mark.parametrize("shift", [-30.0, -3.0, 0.0, 0.4, 30.0])

@@ -53,8 +53,6 @@ def test_noise_splits_the_noised_counts_and_leaves_the_others_alone(generator):
     assert not result.x_t[~noised].any()
     assert not result.lost[~noised].any()
     assert bool((result.lost >= 0).all())
-    assert torch.equal(result.p, p)
-    assert torch.equal(result.noised, noised)
 
 
 @pytest.mark.parametrize(("p_t", "p_s"), STEPS)

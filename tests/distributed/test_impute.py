@@ -260,6 +260,16 @@ def test_cluster_loses_nothing_when_a_worker_is_killed(folder, expected, tmp_pat
     assert filecmp.cmp(whole, out, shallow=False)
 
 
+def test_workers_let_go_of_the_input(folder, tmp_path):
+    pytest.importorskip("distributed")
+    store = tmp_path / "data.h5ad"
+    store.write_bytes((folder / "data.h5ad").read_bytes())
+    with distributed.local_client(1) as client:
+        distributed.impute(store, folder / "model", out=tmp_path / "out.h5ad", client=client)
+        with h5py.File(store, "r+") as file:  # which HDF5 refuses while another process reads
+            assert "X" in file
+
+
 def test_local_workers_keep_freed_memory():
     pytest.importorskip("distributed")
     with distributed.local_client(1) as client:

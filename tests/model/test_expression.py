@@ -93,6 +93,11 @@ def test_unknown_names(trained, query, arguments, message):
             method(query, **arguments)
 
 
+def test_a_replicate_belongs_to_one_batch(trained, query):
+    with pytest.raises(ValueError, match="transform_batch names 2"):
+        trained.posterior_predictive_sample(query, transform_batch=np.array(["x", "y"]))
+
+
 def test_differences_are_pooled_by_rubins_rules(trained, query, hidden):
     table = trained.differential_expression(query, "kind", "a", n_imputations=3, seed=5)
     is_a = (query.obs["kind"] == "a").to_numpy()

@@ -191,6 +191,8 @@ def test_bad_input_is_named(model):
         CountsDiffImputer.setup_mudata(mdata)
     with pytest.raises(KeyError, match="'protein'.*'prot'"):
         CountsDiffImputer.setup_mudata(make_mudata(), layers={"protein": None})
+    with pytest.raises(TypeError, match="got AnnData; use setup_anndata"):
+        CountsDiffImputer.setup_mudata(make_mudata()["rna"])
     with pytest.raises(ValueError, match="got AnnData"):
         model.impute(make_mudata()["rna"].copy())
     with pytest.raises(TypeError, match="AnnData"):

@@ -69,14 +69,19 @@ def test_ways_to_draw_differ_and_are_recorded(trained, query, hidden, option):
         assert other[hidden].mean() == pytest.approx(plain[hidden].mean(), rel=0.15)
 
 
-@pytest.mark.parametrize("schedule", ["blackout", "jump", "logit_linear"])
-@pytest.mark.parametrize("settings", [{"spacing": "t", "weight": "paper", "head": "rate"}, {"spacing": "p"}], ids=str)
-def test_every_schedule_trains(make_adata, train, schedule, settings):
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "logit_linear", "blackout", "jump"])
+@pytest.mark.parametrize(
+    "settings", [{"spacing": "t", "weight": "paper", "head": "rate"}, {"weight": "unit"}, {}], ids=str
+)
+def test_samples_have_the_mean_whatever_trained(make_adata, hidden, train, schedule, settings):
     adata = make_adata()
-    model = train(adata, model_kwargs={"schedule": schedule, **settings})
+    adata.layers["hidden"] = hidden
+    model = train(adata, 60, {"schedule": schedule, **settings}, missing_layer="hidden")
+    mean = model.impute(inplace=False)[hidden]
     for spacing in ("t", "p"):
-        drawn = model.impute(missing="zeros", output="sample", n_steps=4, spacing=spacing, inplace=False)
-        assert np.isfinite(drawn).all()
+        options = {"output": "sample", "n_samples": 20, "n_steps": 4, "spacing": spacing}
+        drawn = model.impute(**options, inplace=False)[:, hidden]
+        assert drawn.sum() / (20 * mean.sum()) == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_transformer_is_a_backbone(make_adata, tmp_path):

@@ -172,15 +172,6 @@ class TestWhichEntries:
             hold_out(CellReader(make_adata(3, 30).X))
 
 
-def test_a_head_that_cannot_look_at_zeros_leaves_these_parts_out(make_adata, held_out, train, tmp_path):
-    adata = make_adata()
-    adata.layers["held_out"] = held_out
-    model = train(adata, 5, {"head": "x0"}, missing_layer="held_out")
-    findings = model.report(tmp_path / "r.html", held_out="held_out")
-    assert (findings.null, findings.labels) == (None, ())
-    assert findings.scores[0].rmse > 0
-
-
 def test_the_page_is_that_of_the_findings(reported):
     from countsdiff import report
 

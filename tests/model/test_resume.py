@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from countsdiff import CountsDiffImputer
-from countsdiff.model import _callbacks
+from countsdiff.model import _callbacks, _training
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +140,7 @@ def test_without_validation(make_adata, tmp_path):
     assert_same(fit(make_adata(), resume=tmp_path / "last.ckpt", **settings), expected)
 
 
-def test_goes_on_with_the_same_data_and_settings_only(make_adata, tmp_path):
+def test_goes_on_with_the_same_data_and_settings_only(make_adata, tmp_path, monkeypatch):
     file = tmp_path / "last.ckpt"
     fit(make_adata(), max_steps=12, resume=file)
     for change, words in (
@@ -150,6 +150,10 @@ def test_goes_on_with_the_same_data_and_settings_only(make_adata, tmp_path):
     ):
         with pytest.raises(ValueError, match=rf"last\.ckpt: the training in there {words}; give the same"):
             fit(make_adata(), resume=file, **{"max_steps": 12} | change)
+    monkeypatch.setattr(_training, "parse_device_args", lambda *_, **__: ("gpu", [0], torch.device("cuda", 0)))
+    with pytest.raises(ValueError, match="has kind of device cpu, not cuda"):  # whose random streams are others
+        fit(make_adata(), max_steps=12, resume=file)
+    monkeypatch.undo()
     for other, words in (
         (make_adata(n_obs=91), "cells 90, not 91"),
         (make_adata()[:, ::-1].copy(), "checksum of names"),

@@ -68,7 +68,6 @@ NEAR = [
     lambda f: of_label(f, n_filled=500, predicted=1100.0),
     lambda f: of_label(f, counted=10.0, predicted=30.0),
     lambda f: of_null(f, 0.08),
-    lambda f: replace(f, null=None, labels=()),
 ]
 
 

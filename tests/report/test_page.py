@@ -58,12 +58,6 @@ def test_cautions_are_shown_or_that_there_are_none(page, findings):
     assert "None of the checks below failed" not in warned
 
 
-def test_what_was_not_looked_at_is_left_out(findings):
-    text = text_of(report.render(replace(findings, null=None, labels=())))
-    assert "What happens to zeros" not in text
-    assert "invent relations" not in text
-
-
 def test_same_findings_same_page(page, findings):
     assert report.render(findings) == page
 

@@ -144,8 +144,9 @@ class Denoiser(nn.Module):
     head
         ``"gamma"``: mean μ and shape r from the context; conjugacy supplies λ = μ (r + c) / (r + e μ) for an entry
         seen with count c at exposure e, and births are negative binomial. ``"rate"``: λ itself by a softplus (the
-        paper's). ``"x0"``: E[x_0], of which λ = (x̂_0 − x_t) / (1 − p) follows. ``"bounded"``: of the room left below
-        the ceiling, the share to be born; its log odds start from what conjugacy makes of the entry alone.
+        paper's). ``"x0"``: E[x_0] = x_t + (1 − p) λ, by a softplus of how much more than x_t there was, which starts
+        from what conjugacy makes of the entry alone. ``"bounded"``: of the room left below the ceiling, the share to
+        be born; its log odds start there, too.
     group_sizes
         Numbers of variables that stand next to each other and share a depth, such as genes and proteins, each of which
         are counted in an experiment of their own. Default: one group of all.
@@ -240,13 +241,13 @@ class Denoiser(nn.Module):
             fixed = shape.detach()
             mean = mu * (fixed + counts) / (fixed + evidence.exposure * mu)
             return Intensity(mean=self._steady(p) * mean, shape=shape + counts)
-        if self.head == "bounded":
-            alone = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
-            return Intensity(mean=self._steady(p) * _within(alone, multiplier(shift), self.ceiling - x_t, 1.0 - p))
-        level = base * F.softplus(shift + _SOFTPLUS_ONE)
         if self.head == "rate":
-            return Intensity(mean=self._steady(p) * level)
-        return Intensity(mean=self._steady(p) * ((level - x_t) / (1.0 - p)).clamp(min=1e-8))
+            return Intensity(mean=self._steady(p) * base * F.softplus(shift + _SOFTPLUS_ONE))
+        alone = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
+        if self.head == "bounded":
+            return Intensity(mean=self._steady(p) * _within(alone, multiplier(shift), self.ceiling - x_t, 1.0 - p))
+        # not x̂_0 itself by a softplus: below x_t it would have to be cut off, and learn nothing where it is wrong
+        return Intensity(mean=self._steady(p) * alone * F.softplus(shift + _SOFTPLUS_ONE))
 
     def base_rate(self, x_t: Tensor, p: Tensor, context: Context) -> Tensor:
         """Variables' means × size factors: what an untrained network predicts, shape ``(n_obs, n_vars)``."""

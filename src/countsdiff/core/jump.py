@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from countsdiff.core.counting import poisson_quantile
+
 
 @dataclass(frozen=True)
 class PoissonRandomisation:
@@ -33,7 +35,10 @@ class PoissonRandomisation:
 
     def counts(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw z ~ Poisson(ζ values)."""
-        return torch.poisson(values * self.scale, generator=generator)
+        mean = values * self.scale
+        if mean.device.type == "mps":  # for which torch has no Poisson
+            return poisson_quantile(torch.rand(mean.shape, generator=generator, device=mean.device), mean)
+        return torch.poisson(mean, generator=generator)
 
     def values(self, counts: Tensor) -> Tensor:
         """Return counts / ζ: what a count, a mean or an intensity is on the scale of the data."""

@@ -19,16 +19,10 @@ class NoisedCounts:
         Surviving counts on noised entries, zero elsewhere; shape ``(n_obs, n_vars)``.
     lost
         x_0 − x_t on noised entries, zero elsewhere: what a denoiser has to predict.
-    p
-        Survival probability of each row, shape ``(n_obs, 1)``.
-    noised
-        Which entries are noised; boolean.
     """
 
     x_t: Tensor
     lost: Tensor
-    p: Tensor
-    noised: Tensor
 
 
 def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
@@ -61,6 +55,9 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
     takes.
     """
     probability = torch.as_tensor(p, dtype=counts.dtype, device=counts.device).expand_as(counts)
+    if counts.device.type == "mps":  # for which torch has no binomial
+        u = torch.rand(counts.shape, generator=generator, device=counts.device)
+        return binomial_quantile(u, counts, probability)
     return torch.binomial(counts, probability, generator=generator)
 
 
@@ -80,7 +77,7 @@ def noise(x_0: Tensor, p: Tensor, noised: Tensor, generator: torch.Generator | N
     """
     target = torch.where(noised, x_0, 0.0)  # not a product: an entry that is not noised may hold anything
     x_t = thin(target, p, generator)
-    return NoisedCounts(x_t=x_t, lost=target - x_t, p=p, noised=noised)
+    return NoisedCounts(x_t=x_t, lost=target - x_t)
 
 
 def attrition_limit(p_t: float, p_s: float) -> float:

@@ -107,6 +107,8 @@ def impute(
         ) from None
     finally:
         close_store()
+        if client is not None:
+            client.run(close_store, on_error="ignore")  # workers live on, and would keep the input locked
     shutil.rmtree(parts)
     return out
 

@@ -68,10 +68,10 @@ class ImageDiffusion(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One minibatch, all random numbers of which follow from the number of the step."""
-        stream = np.random.SeedSequence([self.seed, self.global_step]).generate_state(1, np.uint64)
-        seed = int(stream[0] >> 1)
-        torch.manual_seed(seed)  # dropout draws from torch's own stream
-        return self.loss(batch, torch.Generator(self.device).manual_seed(seed))
+        words = np.random.SeedSequence([self.seed, self.global_step]).generate_state(2, np.uint64)
+        of_noise, of_dropout = (int(word >> 1) for word in words)
+        torch.manual_seed(of_dropout)  # which draws from torch's own stream
+        return self.loss(batch, torch.Generator(self.device).manual_seed(of_noise))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Hide pixels, thin them, and score the denoiser: mean weighted Bregman divergence per hidden entry."""

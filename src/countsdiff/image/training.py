@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from countsdiff.checkpoint import SafeCheckpoints, check_same_training
+from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images
 from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics
@@ -100,7 +101,8 @@ def _check_run(folder: Path, run: dict[str, Any]) -> None:
     """Note what is trained in a folder, or check that it is still the same."""
     file = folder / _RUN
     if not file.is_file():
-        file.write_text(json.dumps(run, indent=2) + "\n")
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(run, indent=2) + "\n")
         return
     before, now = ({**r, **r["config"], "config": None} for r in (json.loads(file.read_text()), run))
     check_same_training(before, now, folder)

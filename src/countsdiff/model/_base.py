@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -71,8 +71,6 @@ class CellModel(BaseModelClass):
         if isinstance(missing, Mapping) and isinstance(adata, MuData) and modalities is not None:
             missing = modalities.join(adata, missing)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
-        if task.evidence:
-            self._check_denoises()
         chosen = chosen_rows(adata.n_obs, indices)
         rows = np.arange(adata.n_obs) if inplace else chosen
         collector = Collector(len(names), as_sparse=inplace and sparse.issparse(cells.reader.counts))
@@ -132,15 +130,35 @@ class CellModel(BaseModelClass):
         callback: Callable[[SamplerState], None] | None = None,
     ) -> int:
         """Collect the answers for `rows`, of which the `chosen` ones are rewritten; return the number of entries."""
-        denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
-        groups = self.module.denoiser.group_sizes
-        predictor = Predictor(denoiser, cells, task, request, self.device, callback, groups)
         n_rewritten = 0
-        for block in cells.reader.chunks(np.arange(len(rows)), batch_size):
-            matrices, rewritten = predictor(rows[block], chosen[block])
+        for _, matrices, rewritten in self._answers(
+            cells, task, request, guidance_scale, rows, chosen, batch_size, callback
+        ):
             n_rewritten += int(rewritten.sum())
             collector.add(matrices)
         return n_rewritten
+
+    def _answers(
+        self,
+        cells: Cells,
+        task: Task,
+        request: Request,
+        guidance_scale: float = 1.0,
+        rows: NDArray[np.intp] | None = None,
+        chosen: NDArray[np.bool_] | None = None,
+        batch_size: int | None = None,
+        callback: Callable[[SamplerState], None] | None = None,
+    ) -> Iterator[tuple[NDArray[np.intp], list[NDArray[np.float32]], NDArray[np.bool_]]]:
+        """Answers for `rows` (default: all), block by block: positions, matrices, and which entries were rewritten."""
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is a number of cells; got {batch_size}.")
+        denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
+        groups = self.module.denoiser.group_sizes
+        predictor = Predictor(denoiser, cells, task, request, self.device, callback, groups)
+        rows = np.arange(cells.reader.n_obs) if rows is None else rows
+        chosen = np.ones(len(rows), dtype=bool) if chosen is None else chosen
+        for block in cells.reader.chunks(np.arange(len(rows)), batch_size):
+            yield block, *predictor(rows[block], chosen[block])
 
     def _spread(self, cells: NDArray[np.intp], at_least: int = 100) -> Iterable[dict[str, torch.Tensor]]:
         """Minibatches of as many of the model's own cells as calibration takes, evenly spaced."""
@@ -173,13 +191,6 @@ class CellModel(BaseModelClass):
             other = "; set up a model of one modality" if isinstance(adata, MuData) else ""
             raise TypeError(f"This takes AnnData, not {type(adata).__name__}{other}.")
         return adata
-
-    def _check_denoises(self) -> None:
-        if self.module.denoiser.head == "x0":
-            raise ValueError(
-                "The 'x0' head predicts what is missing and says nothing about observed entries; "
-                "denoise with head='gamma' or 'rate'."
-            )
 
     def _cells(self, adata: AnnData) -> Cells:
         """Check `adata` against the model and gather what prediction needs."""

@@ -33,6 +33,8 @@ class KeepBest(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the weights unless they are worse than the best so far."""
+        if trainer.sanity_checking:
+            return  # a few minibatches, which others cannot be compared with
         losses = torch.cat(cast(CountsDiffTrainingPlan, pl_module).cell_losses)
         worse = torch.zeros_like(losses) if self._best is None else losses - self._best.to(losses)
         # a single cell has no standard error: not finite, and so never "worse"

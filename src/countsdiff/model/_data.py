@@ -1,7 +1,7 @@
 """Counts as AnnData holds them: full validation, gene order, and reading in chunks of dense rows."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ def as_row_access(matrix):
     return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
-def require_columns(adata: AnnData, keys: list[str | None]) -> None:
+def require_columns(adata: AnnData, keys: Iterable[str | None]) -> None:
     """Check that ``adata.obs`` has the named columns.
 
     Raises
@@ -125,7 +125,19 @@ def require_columns(adata: AnnData, keys: list[str | None]) -> None:
             raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
 
 
-def check_covariates(adata: AnnData, setup: dict[str, Any]) -> None:
+def covariate_columns(setup: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Columns of ``obs`` that a set-up names: those of categories, and those of numbers, the size factor first."""
+
+    def named(single: tuple[str, ...], several: str) -> list[str]:
+        return [*(setup[key] for key in single if setup.get(key) is not None), *(setup.get(several) or ())]
+
+    return (
+        named(("batch_key", "labels_key"), "categorical_covariate_keys"),
+        named(("size_factor_key",), "continuous_covariate_keys"),
+    )
+
+
+def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
     """Check the covariates that are registered, as far as they are there.
 
     Every cell needs a category; numbers are finite, or NaN where unknown; size factors are positive.
@@ -135,7 +147,8 @@ def check_covariates(adata: AnnData, setup: dict[str, Any]) -> None:
     ValueError
         Naming the column and the first cell whose value will not do, and what to do.
     """
-    for key in (setup.get("batch_key"), setup.get("labels_key"), *(setup.get("categorical_covariate_keys") or ())):
+    categorical, numbers = covariate_columns(setup)
+    for key in categorical:
         if key in adata.obs and adata.obs[key].isna().any():
             cell = adata.obs_names[np.flatnonzero(adata.obs[key].isna())[0]]
             raise ValueError(
@@ -143,7 +156,7 @@ def check_covariates(adata: AnnData, setup: dict[str, Any]) -> None:
                 "such cells out."
             )
     size_factor = setup.get("size_factor_key")
-    for key in (size_factor, *(setup.get("continuous_covariate_keys") or ())):
+    for key in numbers:
         if key not in adata.obs:
             continue
         if not pd.api.types.is_numeric_dtype(adata.obs[key]):

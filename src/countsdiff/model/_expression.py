@@ -116,8 +116,8 @@ class ExpressionModel(CellModel):
         """
         import sparse as pydata_sparse  # comes with scvi-tools, and takes a second
 
-        if isinstance(transform_batch, (list, tuple)) and len(transform_batch) > 1:
-            raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(transform_batch)}.")
+        if (n_batches := len(self._batch_codes(transform_batch))) > 1:
+            raise ValueError(f"A replicate belongs to one batch; transform_batch names {n_batches}.")
         request = Request("sample", n_samples, SamplerConfig(), seed)
         adata = self._anndata_or_own(adata)
         draws, _ = self._replicates(adata, *_positions(adata, indices, gene_list), request, transform_batch, batch_size)
@@ -139,7 +139,6 @@ class ExpressionModel(CellModel):
         """
         self._check_if_trained(warn=False)
         cells = self._cells(adata)
-        self._check_denoises()
         everywhere = np.ones(len(rows), dtype=bool)
         values = np.zeros((request.n_samples, len(rows), len(columns)), dtype=np.float32)
         totals = np.zeros((request.n_samples, len(rows), 1), dtype=np.float32)

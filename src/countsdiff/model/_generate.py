@@ -17,7 +17,7 @@ from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig, SamplerState
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import CellReader, row_keys
+from countsdiff.model._data import CellReader, covariate_columns, row_keys
 from countsdiff.model._missing import GENERATE
 from countsdiff.model._modalities import as_mudata
 from countsdiff.model._predict import Cells, Request
@@ -141,14 +141,11 @@ class GenerativeModel(CellModel):
 
     def _design(self) -> pd.DataFrame:
         """Covariates of at most 10,000 training cells, and one of each category, as generated cells may have them."""
-        args = self._setup_args()
-        columns = [args.get(key) for key in ("batch_key", "labels_key", "size_factor_key")]
-        columns += [*(args.get("categorical_covariate_keys") or ()), *(args.get("continuous_covariate_keys") or ())]
+        categorical, numbers = covariate_columns(self._setup_args())
         rows = np.unique(np.linspace(0, self.adata.n_obs - 1, min(self.adata.n_obs, _MAX_DESIGN)).astype(np.intp))
-        categorical = [*columns[:2], *(args.get("categorical_covariate_keys") or ())]
-        firsts = [np.flatnonzero(~self.adata.obs[c].duplicated()) for c in categorical if c is not None]
+        firsts = [np.flatnonzero(~self.adata.obs[column].duplicated()) for column in categorical]
         rows = np.unique(np.concatenate([rows, *firsts]))
-        registered = list(dict.fromkeys(c for c in columns if c is not None))  # one column may be both batch and label
+        registered = list(dict.fromkeys([*categorical, *numbers]))  # one column may be both batch and label
         return self.adata.obs[registered].iloc[rows].reset_index(drop=True)
 
     def _covariates(self, obs: pd.DataFrame) -> tuple[Tensor, Tensor]:

@@ -47,5 +47,5 @@ def hide(
     n_there = (~lacks).sum(1, keepdim=True)
     rank = (uniform(*lacks.shape) + lacks).argsort(1).argsort(1)  # those that are lacking come last
     chosen = rank < 1 + (uniform(n_obs, 1) * (n_there - 1)).floor()
-    whole = torch.cat([chosen[:, [i]].expand(-1, size) for i, size in enumerate(group_sizes)], dim=1)
+    whole = torch.cat([chosen[:, i : i + 1].expand(-1, size) for i, size in enumerate(group_sizes)], dim=1)
     return torch.where((uniform(n_obs, 1) < _SHARE_WHOLE_GROUPS) & (n_there > 1), whole, hidden)

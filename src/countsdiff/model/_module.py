@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import BaseModuleClass, LossOutput
+from scvi.module.base import BaseModuleClass
 from torch import Tensor
 
 from countsdiff.core.denoiser import N_DRIFT, Context, Denoiser, HeadName, Intensity
@@ -22,6 +22,7 @@ from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
+_LEAST_VALIDATED = 0.05  # and where it hides fewer, or validation would take a hundred passes
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class CountsDiffModule(BaseModuleClass):
 
     continuous_location: Tensor
     continuous_scale: Tensor
+    informative: Tensor
 
     def __init__(
         self,
@@ -110,12 +112,14 @@ class CountsDiffModule(BaseModuleClass):
     ):
         super().__init__()
         n_per_covariate = [n_batch, n_labels, *(n_cats_per_cov or ())]
-        self._informative = [i for i, n in enumerate(n_per_covariate) if n > 1]
+        informative = [i for i, n in enumerate(n_per_covariate) if n > 1]
+        # on the device: a list of the host would have it wait, at every step
+        self.register_buffer("informative", torch.tensor(informative, dtype=torch.int64), persistent=False)
         self._has_categories = n_cats_per_cov is not None and len(n_cats_per_cov) > 0
         network = get_backbone(
             backbone,
             n_input,
-            [n_per_covariate[i] for i in self._informative],
+            [n_per_covariate[i] for i in informative],
             n_continuous_cov + has_size_factor,
             n_groups=len(group_sizes or [n_input]),
             width=width,
@@ -141,8 +145,8 @@ class CountsDiffModule(BaseModuleClass):
 
     def adopt(self, reference: "CountsDiffModule") -> None:
         """Take over the weights of a reference, whose covariates may have fewer categories."""
-        known = reference._informative
-        origins = [known.index(covariate) if covariate in known else None for covariate in self._informative]
+        known = reference.informative.tolist()
+        origins = [known.index(i) if i in known else None for i in self.informative.tolist()]
         state = {name: value for name, value in reference.state_dict().items() if ".backbone." not in name}
         for own, theirs, prefix in (
             (self.denoiser, reference.denoiser, "denoiser.backbone."),
@@ -157,7 +161,7 @@ class CountsDiffModule(BaseModuleClass):
         codes = [tensors[REGISTRY_KEYS.BATCH_KEY], tensors[REGISTRY_KEYS.LABELS_KEY]]
         if self._has_categories:
             codes.append(tensors[REGISTRY_KEYS.CAT_COVS_KEY])
-        categories = torch.cat([c.to(device, torch.int64) for c in codes], dim=1)[:, self._informative]
+        categories = torch.cat([c.to(device, torch.int64) for c in codes], dim=1).index_select(1, self.informative)
         continuous = torch.empty(n_obs, 0, device=device)
         if REGISTRY_KEYS.CONT_COVS_KEY in tensors:
             continuous = tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(device, torch.float32)
@@ -169,7 +173,7 @@ class CountsDiffModule(BaseModuleClass):
 
     def noised(
         self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
-    ) -> "NoisedCells":
+    ) -> NoisedCells:
         """Draw what to hide and how far to thin it (three states of an entry: docs/theory).
 
         Hidden entries, `share_hidden` of the observed ones (None: a share drawn per cell uniformly from [0, 1]), are
@@ -180,7 +184,7 @@ class CountsDiffModule(BaseModuleClass):
         levels = self.times(len(counts), generator, counts.device)
         return NoisedCells(context, levels, noise(target, levels.p, context.noised, generator))
 
-    def loss(self, cells: "NoisedCells", n_cells: float) -> LossOutput:
+    def loss(self, cells: NoisedCells, n_cells: float) -> Tensor:
         """Score the denoiser: the sum over cells, divided by `n_cells`; a mean where they are all of a minibatch."""
         context, levels, lost = cells.context, cells.levels, cells.counts.lost
         intensity = self.denoiser(cells.counts.x_t, levels.p, context)
@@ -189,11 +193,11 @@ class CountsDiffModule(BaseModuleClass):
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
         bregman = (weights * bregman_loss(intensity.mean * to_go, lost)).sum(1) / per_cell
-        total = bregman.sum() / n_cells
+        total: Tensor = bregman.sum() / n_cells
         if intensity.shape is not None:
             likelihood = negative_binomial_loss(lost, intensity.shape, intensity.mean.detach() * to_go)
             total = total + ((weights * likelihood).sum(1) / per_cell).sum() / n_cells
-        return LossOutput(loss=total, reconstruction_loss=bregman.detach())
+        return total
 
     def imputation_loss(
         self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
@@ -219,6 +223,8 @@ class CountsDiffModule(BaseModuleClass):
     ) -> Iterator[tuple[Intensity, Tensor, Context]]:
         """Impute every observed entry once, as many at a time as training hides (a fifth where it hides any share).
 
+        Never less than a twentieth.
+
         Yields
         ------
         tuple
@@ -227,8 +233,8 @@ class CountsDiffModule(BaseModuleClass):
         """
         counts, observed = self.observed(tensors)
         categories, continuous = self.covariates(tensors)
-        share = share_hidden or _SHARE_VALIDATED
-        exact = Fraction(share).limit_denominator(max(100, math.ceil(1.0 / share)))
+        share = max(share_hidden or _SHARE_VALIDATED, _LEAST_VALIDATED)
+        exact = Fraction(share).limit_denominator(100)
         n_folds, at_a_time = exact.denominator, exact.numerator
         fold = torch.randint(n_folds, counts.shape, generator=generator, device=counts.device)
         empty = torch.zeros(len(counts), 1, device=counts.device)

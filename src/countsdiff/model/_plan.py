@@ -78,7 +78,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
         part = self._cells[one_pass * n_devices + self.global_rank :: n_parts]
         with self._dropout(one_pass):
             # Lightning takes the mean of passes and devices, whose parts of the cells need not be equal
-            loss = self.module.loss(part, n_cells / n_parts).loss
+            loss = self.module.loss(part, n_cells / n_parts)
         self._losses.append(loss.detach())
         self.log(
             "train_loss",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from countsdiff.model._data import KEYS
+from countsdiff.model._data import KEYS, covariate_columns
 from countsdiff.model_files import FormatVersion, check_type
 
 # A new version needs a migration from the one before it, and a checkpoint beside those in tests/model/data.
@@ -184,9 +184,7 @@ def _check_covariates(states: dict[str, Any], args: dict[str, Any], design: pd.D
     registered = states[REGISTRY_KEYS.CAT_COVS_KEY].get("field_keys", [])
     if categorical != registered or continuous != list(states[REGISTRY_KEYS.CONT_COVS_KEY].get("columns", [])):
         raise ValueError("the covariates registered are not those of setup_args")
-    single = [args["batch_key"], args["labels_key"], args["size_factor_key"]]
-    numbers = [*single[2:], *continuous]
-    wanted = {name for name in (*single, *categorical, *continuous) if name is not None}
-    if set(design.columns) != wanted or len(design) == 0:
+    of_categories, of_numbers = covariate_columns(args)
+    if set(design.columns) != {*of_categories, *of_numbers} or len(design) == 0:
         raise ValueError(f"design has the columns {', '.join(map(str, design.columns))}, and {len(design)} rows")
-    design[[name for name in numbers if name is not None]].to_numpy(np.float32)  # or raises
+    design[of_numbers].to_numpy(np.float32)  # or raises

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
-from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import CellReader, row_keys
 from countsdiff.model._hold_out import Entries, check_known, hold_out, scored_rows
 from countsdiff.model._missing import DENOISE, Task, resolve_missing
-from countsdiff.model._predict import Cells, Predictor, Request
+from countsdiff.model._predict import Cells, Request
 from countsdiff.report import (
     FILLED,
     Findings,
@@ -120,7 +119,6 @@ class ReportingModel(CellModel):
         )
         predictions = self._held_out(some, counts, blank, held)
         hidden = np.where(held, np.float32(0), counts)
-        denoises = self.module.denoiser.head != "x0"
 
         def denoise(values: NDArray, missing: NDArray, output: str) -> NDArray:
             n = len(values)  # covariates are not looked at, and names only seed samples: the first ones will do
@@ -131,17 +129,15 @@ class ReportingModel(CellModel):
                 categories=some.categories[:n],
                 continuous=some.continuous[:n],
             )
-            return np.concatenate([m[0] for _, m in self._blocks(of, DENOISE, Request(output, seed=seed), 0.0)])
+            return np.concatenate([m[0] for _, m, _ in self._answers(of, DENOISE, Request(output, seed=seed), 0.0)])
 
         findings = Findings(
             data=summarise(entries.blocks()),
             held_out=predictions,
             scores=compare(predictions, hidden, blank | held, seed),
             calibration=calibrate(predictions, seed),
-            labels=by_label(*self._labels(cells, rows), *self._zeros(some, counts, blank), predictions)
-            if denoises
-            else (),
-            null=null_check(counts, blank, denoise, _OUTPUTS, seed) if denoises else None,
+            labels=by_label(*self._labels(cells, rows), *self._zeros(some, counts, blank), predictions),
+            null=null_check(counts, blank, denoise, _OUTPUTS, seed),
             checked=checked,
             settings={},
         )
@@ -174,7 +170,7 @@ class ReportingModel(CellModel):
         found: list[list[NDArray]] = []
         cells = replace(some, reader=CellReader(counts, blank | held))
         request = Request("mean", return_std=True, interval=_INTERVAL)
-        for block, matrices in self._blocks(cells, Task(None, evidence=False, rewrite="missing"), request):
+        for block, matrices, _ in self._answers(cells, Task(None, evidence=False, rewrite="missing"), request):
             found.append([matrix[held[block]].astype(np.float64) for matrix in matrices])
         mean, std, lower, upper = (np.concatenate(parts) for parts in zip(*found, strict=True))
         rows, columns = np.nonzero(held)
@@ -186,18 +182,9 @@ class ReportingModel(CellModel):
         zero = (counts == 0) & ~blank
         filled = np.zeros(len(counts), dtype=np.intp)
         cells = replace(some, reader=CellReader(counts, blank))
-        for rows, (mean,) in self._blocks(cells, Task(None, evidence=True, rewrite="zeros"), Request("mean")):
+        for rows, (mean,), _ in self._answers(cells, Task(None, evidence=True, rewrite="zeros"), Request("mean")):
             filled[rows] = (zero[rows] & (mean >= FILLED)).sum(1)
         return zero.sum(1), filled
-
-    def _blocks(
-        self, cells: Cells, task: Task, request: Request, guidance_scale: float = 1.0
-    ) -> Iterator[tuple[NDArray[np.intp], list[NDArray[np.float32]]]]:
-        """Answers for all of `cells`, block by block."""
-        denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
-        predictor = Predictor(denoiser, cells, task, request, self.device)
-        for rows in cells.reader.chunks():
-            yield rows, predictor(rows, np.ones(len(rows), dtype=bool))[0]
 
     def _labels(self, cells: Cells, rows: NDArray[np.intp]) -> tuple[list[str], NDArray[np.intp]]:
         """Names of the labels, and the code of each cell's; one for all where there are none."""

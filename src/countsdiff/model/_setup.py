@@ -1,6 +1,8 @@
 """Registering data with scvi-tools: which matrices and columns hold what."""
 
 from collections.abc import Iterable
+from itertools import chain
+from typing import Any
 
 from anndata import AnnData
 from mudata import MuData
@@ -27,6 +29,7 @@ from countsdiff.model._data import (
     as_row_access,
     check_counts,
     check_covariates,
+    covariate_columns,
     require_columns,
 )
 from countsdiff.model._missing import check_boolean
@@ -83,17 +86,7 @@ class RegisteredModel(CellModel):
         transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
         if missing_layer is not None and not (transferring and missing_layer not in adata.layers):
             check_boolean(as_row_access(get_layer(adata, missing_layer)), f"adata.layers[{missing_layer!r}]")
-        require_columns(
-            adata,
-            [
-                batch_key,
-                labels_key,
-                size_factor_key,
-                *(categorical_covariate_keys or ()),
-                *(continuous_covariate_keys or ()),
-            ],
-        )
-        check_covariates(adata, setup_method_args["setup_args"])
+        _check_columns(adata, setup_method_args["setup_args"])
         fields = [
             # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
@@ -156,15 +149,15 @@ class RegisteredModel(CellModel):
         >>> "imputed" in mdata["prot"].layers
         True
         """
+        if not isinstance(mdata, MuData):
+            other = "; use setup_anndata" if isinstance(mdata, AnnData) else ""
+            raise TypeError(f"setup_mudata takes MuData; got {type(mdata).__name__}{other}.")
         if not isinstance(layers, dict):  # names of modalities alone
             layers = dict.fromkeys(mdata.mod if layers is None else layers)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
-        columns = [batch_key, labels_key, size_factor_key]
-        columns += [*(categorical_covariate_keys or ()), *(continuous_covariate_keys or ())]
-        require_columns(mdata, columns)
-        check_covariates(mdata, setup_method_args["setup_args"])
+        _check_columns(mdata, setup_method_args["setup_args"])
         fields = [
             JointCountsField(layers),
             present_field(),
@@ -178,6 +171,12 @@ class RegisteredModel(CellModel):
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args, validation_checks=checks)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+
+def _check_columns(data: AnnData | MuData, setup: dict[str, Any]) -> None:
+    """Check that the covariates of a set-up are there, and what they hold."""
+    require_columns(data, chain(*covariate_columns(setup)))
+    check_covariates(data, setup)
 
 
 def _as_list(names: str | Iterable[str] | None) -> list[str] | None:

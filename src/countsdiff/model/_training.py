@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 
 from countsdiff.checkpoint import SafeCheckpoints, check_same_training
@@ -21,6 +24,7 @@ from countsdiff.model._plan import CountsDiffTrainingPlan
 from countsdiff.model._steps import StepSplitter
 
 _VALIDATE_EVERY = 100  # steps
+_MOST_VALIDATED = 2_000  # cells
 _REPLACED = {  # arguments of scvi-tools' own train
     "max_epochs": "say how long by max_steps, updates of the weights.",
     "train_size": "say how much to validate on by validation_size.",
@@ -92,16 +96,9 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         ValueError
             If a setting is out of range, the loss is not a number, or the checkpoint is of other data or settings.
         """
+        _check_arguments(max_steps, batch_size, share_hidden, validation_size, trainer_kwargs)
         if self.adata is None:
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
-        if not 0.0 <= validation_size < 1.0:
-            raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
-        if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
-            raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps, the number of updates of the weights, is at least 1; got {max_steps}.")
-        if taken := sorted(set(trainer_kwargs) & set(_REPLACED)):
-            raise TypeError(f"train() has no argument {taken[0]!r}; {_REPLACED[taken[0]]}")
         n_obs = self.adata.n_obs
         if lr is None:
             lr = 5e-4 if self.starts_from_reference_ else 2e-3
@@ -109,9 +106,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             weight_decay = 0.0 if self.starts_from_reference_ else min((3_300 / n_obs) ** 3, 6.0)
         if max_steps is None:
             max_steps = min(max(7 * n_obs // 10, 1_000), 20_000)
-        shuffled = np.random.default_rng(seed).permutation(n_obs)
-        n_validation = min(int(validation_size * n_obs), 2_000)
-        validation, training = np.sort(shuffled[:n_validation]), np.sort(shuffled[n_validation:])
+        training, validation = _split(n_obs, validation_size, seed)
         n_passes = trainer_kwargs.get("accumulate_grad_batches", 1)
         # an "epoch" is cut at a hundred steps, so that large data are validated as often as small
         steps_per_epoch = min(math.ceil(len(training) / (batch_size * n_passes)), _VALIDATE_EVERY, max_steps)
@@ -123,21 +118,24 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             "share_hidden": share_hidden,
             "seed": seed,
         }
-        settings = _trainer_settings(steps_per_epoch, n_passes, early_stopping if n_validation > 0 else None)
-        settings |= trainer_kwargs | {"callbacks": [*trainer_kwargs.get("callbacks", ()), KeepBest()]}
+        settings = _trainer_settings(steps_per_epoch, n_passes, early_stopping if len(validation) > 0 else None)
+        settings |= trainer_kwargs | {"callbacks": [*_listed(trainer_kwargs.get("callbacks")), KeepBest()]}
         if settings.get("strategy") == "ddp":
             del settings["strategy"]  # Lightning's choice anyway; by that name scvi-tools switches early stopping off
         if resume is not None:
             cells = {"batch_size": batch_size, "accumulate_grad_batches": n_passes, "validation_size": validation_size}
+            _, _, device = parse_device_args(accelerator, devices, return_device="torch")
             how = {
                 "early_stopping": early_stopping,
+                "kind of device": device.type,  # on another, random numbers would be others
                 "precision": settings.get("precision", "32-true"),
                 "gradient_clip_val": settings["gradient_clip_val"],
             }
             settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
         self.module.set_calibration()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_notices():
-            torch.manual_seed(seed)
+            # of dropout, whose numbers must not be those that hide and thin
+            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             super().train(
                 max_epochs=max_epochs,
                 accelerator=accelerator,
@@ -170,6 +168,39 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             **{k: v for k, v in self.init_params_["non_kwargs"].items() if k not in ("registry", "seed")},
             "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
         }
+
+
+def _check_arguments(
+    max_steps: int | None,
+    batch_size: int,
+    share_hidden: float | None,
+    validation_size: float,
+    trainer_kwargs: Mapping[str, Any],
+) -> None:
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps, the number of updates of the weights, is at least 1; got {max_steps}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is a number of cells; got {batch_size}.")
+    if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
+        raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
+    if not 0.0 <= validation_size < 1.0:
+        raise ValueError(f"validation_size is a share of the cells in [0, 1); got {validation_size}.")
+    if taken := sorted(set(trainer_kwargs) & set(_REPLACED)):
+        raise TypeError(f"train() has no argument {taken[0]!r}; {_REPLACED[taken[0]]}")
+
+
+def _split(n_obs: int, validation_size: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Cells to train on, and to validate on."""
+    shuffled = np.random.default_rng(seed).permutation(n_obs)
+    n_validation = min(int(validation_size * n_obs), _MOST_VALIDATED)
+    return np.sort(shuffled[n_validation:]), np.sort(shuffled[:n_validation])
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    """Callbacks as a list; Lightning takes one, several or None."""
+    if callbacks is None:
+        return []
+    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
 
 
 @contextmanager

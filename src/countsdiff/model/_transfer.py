@@ -14,7 +14,7 @@ from scipy import sparse
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import adapt
-from countsdiff.model._data import as_row_access, check_unique
+from countsdiff.model._data import as_row_access, check_unique, covariate_columns
 from countsdiff.model._on_disk import is_on_disk, read_rows
 
 logger = logging.getLogger("countsdiff")
@@ -181,14 +181,11 @@ class TransferableModel(CellModel):
 
 def _missing_columns(adata: AnnData, setup_args: dict[str, Any]) -> dict[str, Any]:
     """Registered columns that ``adata.obs`` lacks, with the values of cells of which nothing is known."""
-    categorical = [setup_args.get("batch_key"), setup_args.get("labels_key")]
-    categorical += setup_args.get("categorical_covariate_keys") or []
-    continuous = [setup_args.get("size_factor_key"), *(setup_args.get("continuous_covariate_keys") or [])]
     missing = {
         column: value
-        for columns, value in ((categorical, UNKNOWN), (continuous, np.nan))
+        for columns, value in zip(covariate_columns(setup_args), (UNKNOWN, np.nan), strict=True)
         for column in columns
-        if column is not None and column not in adata.obs
+        if column not in adata.obs
     }
     if missing:
         warnings.warn(f"adata.obs lacks {list(missing)}: taken for unknown in all cells.", stacklevel=3)

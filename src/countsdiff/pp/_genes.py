@@ -2,6 +2,8 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from countsdiff.layers import get_layer
+
 
 def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -> NDArray[np.bool_]:
     """Choose highly variable genes by scanpy's default flavour, on ``log1p`` of counts per 10,000.
@@ -37,11 +39,9 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
 
     if n_genes < 1:
         raise ValueError(f"n_genes is {n_genes}; choose at least one gene")
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"there is no layer {layer!r}; the layers are {sorted(adata.layers)}")
+    counts = get_layer(adata, layer)
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
-    counts = adata.X if layer is None else adata.layers[layer]
     work = AnnData(counts.astype(np.float32))  # astype copies
     sc.pp.normalize_total(work, target_sum=1e4)
     sc.pp.log1p(work)

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import rankdata
 
+from countsdiff.layers import get_layer
+
 # the paper's blocks by the share they hide in all: shares of the cells, and of the genes hidden in them
 _BLOCKS = {
     0.1: ([0.05, 0.2, 0.3], [0.4, 0.25, 0.1]),
@@ -252,11 +254,9 @@ def hide_entries(
         raise ValueError(f"hidden has shape {hidden.shape}, but adata has shape {adata.shape}")
     if hidden.dtype != bool:
         raise ValueError(f"hidden must be boolean, True for entries to hide; got dtype {hidden.dtype}")
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"there is no layer {layer!r}; the layers are {sorted(adata.layers)}")
     hidden = hidden.toarray() if sparse.issparse(hidden) else np.asarray(hidden)
     result = adata.copy()
-    counts = result.X if layer is None else result.layers[layer]
+    counts = get_layer(result, layer)
     if sparse.issparse(counts):
         entries = counts.tocoo()
         known = ~hidden[entries.row, entries.col]

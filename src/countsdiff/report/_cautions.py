@@ -155,8 +155,8 @@ def _of_certainty(calibration: Calibration) -> Iterator[Caution]:
 
 def _of_null(findings: Findings) -> Iterator[Caution]:
     null = findings.null
-    invented = [] if null is None else [o for o in null.outputs[1:] if o.permuted > null.chance + INVENTED]
-    if null is not None and invented:
+    invented = [o for o in null.outputs[1:] if o.permuted > null.chance + INVENTED]
+    if invented:
         names = ", ".join(f"{o.output} ({o.permuted:.2f})" for o in invented)
         yield Caution(
             "invented_correlation",

@@ -183,9 +183,9 @@ class Findings:
     held_out, scores, calibration
         Predictions of the held-out entries; the model first among the scores.
     labels
-        One for each label; one in all where there are no labels. Empty for models that cannot look at zeros.
+        One for each label; one in all where there are no labels.
     null
-        ``None`` for models that do not denoise.
+        Correlation invented where there is none.
     checked
         Whether the training data were at hand, to see that no scored entry was trained on.
     settings
@@ -197,7 +197,7 @@ class Findings:
     scores: tuple[Score, ...]
     calibration: Calibration
     labels: tuple[LabelFinding, ...]
-    null: NullCheck | None
+    null: NullCheck
     checked: bool
     settings: Mapping[str, str]
 

@@ -47,8 +47,8 @@ def render(findings: Findings) -> str:
         calibration=drawn["calibration"],
         coverage_plot=drawn["coverage"],
         pit=drawn["pit"],
-        labels=_labels(findings.labels, data.n_missing) if findings.labels else "",
-        null=_null(findings.null) if findings.null else "",
+        labels=_labels(findings.labels, data.n_missing),
+        null=_null(findings.null),
         settings="".join(_row(_cell(name), _cell(value)) for name, value in findings.settings.items()),
     )
 

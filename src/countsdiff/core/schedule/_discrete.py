@@ -99,6 +99,7 @@ class JumpSchedule(SurvivalSchedule):
                 high = middle
         self.n_times = n_times
         self._tau = F.pad(-0.5 * log_products(high), (1, 0))  # −log p at t = 0, 1 / n_times, …, 1
+        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def survival(self, t: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
@@ -112,15 +113,22 @@ class JumpSchedule(SurvivalSchedule):
 
     def inverse(self, p: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
-        tau = self._tau.to(p)
+        tau = self._tau_like(p)
         wanted = -torch.log(p)
         k = torch.searchsorted(tau, wanted.contiguous()).clamp(1, self.n_times)
         share = (wanted - tau[k - 1]) / (tau[k] - tau[k - 1])
         return ((k - 1 + share) / self.n_times).clamp(0.0, 1.0)
 
+    def _tau_like(self, like: Tensor) -> Tensor:
+        """τ on the device of a tensor, copied there once: every copy has the host wait for a GPU."""
+        key = (like.device, like.dtype)
+        if key not in self._copies:
+            self._copies[key] = self._tau.to(like)
+        return self._copies[key]
+
     def _segment(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """τ at the start of the segment t lies in, its slope there, and the time since."""
-        tau = self._tau.to(t)
+        tau = self._tau_like(t)
         k = (t * self.n_times).floor().clamp(0, self.n_times - 1)
         start, end = tau[k.long()], tau[k.long() + 1]
         return start, (end - start) * self.n_times, t - k / self.n_times
