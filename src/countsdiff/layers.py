@@ -33,6 +33,23 @@ def named_layers(adata: AnnData) -> dict[str, Any]:
     return {name: matrix for name, matrix in adata.layers.items() if name is not None}
 
 
+def borrow(adata: AnnData) -> AnnData:
+    """Return an AnnData with the same matrices, and tables of its own for scvi-tools to register in."""
+    adata = adata.copy() if adata.is_view else adata  # matrices of a view are no arrays that torch knows
+    return AnnData(
+        adata.X,
+        obs=adata.obs.copy(),
+        var=adata.var[[]].copy(),
+        layers=named_layers(adata),
+        uns={key: adata.uns[key] for key in ("countsdiff",) if key in adata.uns},
+    )
+
+
+def changed_layers(adata: AnnData, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers that are not those of `before`."""
+    return {name: matrix for name, matrix in named_layers(adata).items() if before.get(name) is not matrix}
+
+
 def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:
     """Check that results will not overwrite what they are made from.
 

@@ -9,8 +9,8 @@ import torch
 from countsdiff import CountsDiffImputer
 from countsdiff.cli import _job
 from countsdiff.cli._settings import Layers, Training
+from countsdiff.counts import CellReader
 from countsdiff.layers import named_layers
-from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
 
 FAST = ("--steps", "20", "--accelerator", "cpu", "--labels-key", "kind")

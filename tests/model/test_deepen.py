@@ -7,7 +7,7 @@ from scipy import sparse, stats
 
 from countsdiff import CountsDiffImputer, datasets, metrics
 from countsdiff.core import Intensity
-from countsdiff.model._data import CellReader
+from countsdiff.counts import CellReader
 from countsdiff.model._missing import DEEPEN
 from countsdiff.model._predict import Cells, Predictor, Request
 

@@ -11,7 +11,7 @@ from scipy import sparse, stats
 
 from countsdiff import CountsDiffImputer
 from countsdiff.core import Context, Denoiser
-from countsdiff.model._data import CellReader
+from countsdiff.counts import CellReader
 from countsdiff.model._hide import hide
 from countsdiff.model._statistics import gene_statistics
 

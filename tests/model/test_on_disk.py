@@ -9,10 +9,9 @@ import zarr
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
-from countsdiff.model._data import CellReader
+from countsdiff.counts import CellReader, is_on_disk, read_rows
 from countsdiff.model._loading import _BLOCK, BlockLoader
 from countsdiff.model._missing import check_boolean
-from countsdiff.model._on_disk import is_on_disk, read_rows
 from countsdiff.store import open_store
 
 N_OBS = 700  # of which two minibatches are for validation

@@ -6,8 +6,8 @@ import pytest
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, baselines, metrics, pp
+from countsdiff.counts import CellReader
 from countsdiff.model import _hold_out
-from countsdiff.model._data import CellReader
 from countsdiff.model._hold_out import hold_out
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.nn.embed import zeroed
 
 _DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BLOCK = 2048 if _DEVICE.type == "cuda" else 256  # cells predicted at a time
@@ -55,9 +56,7 @@ class ResidualMLP(nn.Module):
             for _ in range(_DEPTH)
         )
         self.norm = nn.LayerNorm(width)
-        self.decode = nn.Linear(width, n_out)
-        nn.init.zeros_(self.decode.weight)
-        nn.init.zeros_(self.decode.bias)
+        self.decode = zeroed(nn.Linear(width, n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features of shape ``(n_obs, n_in)`` to ``(n_obs, n_out)``."""

@@ -78,8 +78,9 @@ def prepare(
     from anndata import AnnData
 
     from countsdiff import pp
+    from countsdiff.counts import check_counts
     from countsdiff.layers import default_layer, get_layer
-    from countsdiff.model._data import check_counts, require_columns
+    from countsdiff.model._data import require_columns
 
     layer = layer or default_layer(adata)
     require_columns(adata, [labels_key])

@@ -118,7 +118,7 @@ def impute(
 
         from countsdiff.cli import _job
         from countsdiff.cli._training import silence
-        from countsdiff.pp._job import apply
+        from countsdiff.model._apply import apply
 
         silence()
         loaded = None if model is None else _job.load(model)

@@ -11,11 +11,11 @@ from countsdiff import CountsDiffImputer, pp
 from countsdiff.cli._io import InputError
 from countsdiff.cli._settings import Layers, Training
 from countsdiff.cli._training import progress_bar
+from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import check_not_read, default_layer, get_layer
-from countsdiff.model._data import CellReader, as_row_access, check_counts
+from countsdiff.model._apply import Job, load_model, with_missing_as
 from countsdiff.model._hold_out import hold_out
 from countsdiff.pp._impute import borrow
-from countsdiff.pp._job import Job, load_model, with_missing_as
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 

@@ -17,13 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy import sparse
 
+from countsdiff.counts import as_row_access, read_rows
 from countsdiff.files import atomic
 from countsdiff.layers import get_layer, named_layers
 from countsdiff.model import CountsDiffImputer
-from countsdiff.model._data import as_row_access
-from countsdiff.model._on_disk import read_rows
+from countsdiff.model._apply import apply, load_model
 from countsdiff.pp._impute import changed_layers
-from countsdiff.pp._job import apply, load_model
 from countsdiff.store import open_store
 
 Matrices = dict[str, Any]

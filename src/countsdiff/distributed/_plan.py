@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from countsdiff.counts import (
+    SPARSE_BELOW,
+    CellReader,
+    as_row_access,
+    check_counts,
+    check_unique,
+    read_rows,
+    stored_values,
+)
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
-from countsdiff.model._data import CellReader, as_row_access, check_counts, check_unique, stored_values
+from countsdiff.model._apply import counts_layer
 from countsdiff.model._missing import RULES, check_boolean
-from countsdiff.model._on_disk import read_rows
-from countsdiff.model._write import SPARSE_BELOW
-from countsdiff.pp._job import counts_layer
 from countsdiff.store import open_store
 
 

@@ -18,16 +18,9 @@ from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
+from countsdiff.counts import CellReader, align_genes, as_row_access, check_counts
 from countsdiff.layers import check_not_read, get_layer
-from countsdiff.model._data import (
-    CellReader,
-    align_genes,
-    as_row_access,
-    check_counts,
-    check_covariates,
-    chosen_rows,
-    row_keys,
-)
+from countsdiff.model._data import check_covariates, chosen_rows, row_keys
 from countsdiff.model._missing import RULES, Task, check_boolean, resolve_missing
 from countsdiff.model._modalities import Modalities, joint_matrices
 from countsdiff.model._predict import Cells, Predictor, Request

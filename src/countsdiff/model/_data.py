@@ -1,26 +1,13 @@
-"""Counts as AnnData holds them: full validation, gene order, and reading in chunks of dense rows."""
+"""What is registered beside the counts: fields, covariates and which of the cells."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.abc import CSCDataset
 from numpy.typing import NDArray
-from scipy import sparse
 from scvi.data.fields import LayerField
-
-from countsdiff.layers import get_layer
-from countsdiff.model._on_disk import is_on_disk, read_rows
-from countsdiff.store import check_sparse
-
-_LARGEST = 2**24  # beyond it float32 skips whole numbers
-_CHUNK = 2048  # rows densified at a time, or fewer:
-_CHUNK_ENTRIES = 2**25  # peaks are many
-_RUN = 16  # neighbouring rows cost no more to read from a file than one of them
 
 
 class Keys(NamedTuple):
@@ -46,70 +33,6 @@ class OptionalLayerField(LayerField):
         if self.attr_key not in adata_target.layers:
             return state_registry
         return super().transfer_field(state_registry, adata_target, **kwargs)
-
-
-@dataclass(frozen=True)
-class CellReader:
-    """Reads counts row by row, whatever holds them, as float32 with the missing entries marked.
-
-    Parameters
-    ----------
-    counts
-        Dense, CSR, CSC, sparse array, or backed; NaN marks a missing entry.
-    missing
-        Boolean-like matrix of the same shape, or ``None``.
-    columns
-        Order in which to return the variables, or ``None`` for the order they have.
-    """
-
-    counts: Any
-    missing: Any | None = None
-    columns: NDArray[np.intp] | None = None
-
-    @property
-    def n_obs(self) -> int:
-        """Number of rows."""
-        return int(self.counts.shape[0])
-
-    def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return counts (0 where missing) and missing entries of `rows`, both ``(len(rows), n_vars)``."""
-        counts = dense_rows(self.counts, rows, self.columns).astype(np.float32)
-        missing = np.isnan(counts)
-        if self.missing is not None:
-            missing |= dense_rows(self.missing, rows, self.columns).astype(bool)
-        counts[missing] = 0.0
-        return counts, missing
-
-    def spread(self, n: int) -> NDArray[np.intp]:
-        """About `n` rows from all over the data, in evenly spaced runs of neighbours."""
-        if n >= self.n_obs:
-            return np.arange(self.n_obs)
-        starts = np.linspace(0, self.n_obs - _RUN, math.ceil(n / _RUN)).astype(np.intp)
-        return np.unique(starts[:, None] + np.arange(_RUN))
-
-    def any_missing(self) -> bool:
-        """Whether any entry is missing."""
-        blocks = [slice(rows[0], rows[-1] + 1) for rows in self.chunks()]
-        if self.missing is not None and any(stored_values(self.missing[block]).any() for block in blocks):
-            return True
-        return any(np.isnan(stored_values(self.counts[block])).any() for block in blocks)
-
-    def restore(self, matrix: NDArray) -> NDArray:
-        """Put columns in the model's order back into the order the data have."""
-        return matrix if self.columns is None else matrix[:, np.argsort(self.columns)]
-
-    def chunks(self, rows: NDArray[np.intp] | None = None, size: int | None = None) -> Iterator[NDArray[np.intp]]:
-        """Split `rows` (default: all) into runs of at most `size`."""
-        size = size or max(1, min(_CHUNK, _CHUNK_ENTRIES // self.counts.shape[1]))
-        rows = np.arange(self.n_obs) if rows is None else rows
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
-
-
-def as_row_access(matrix):
-    """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
-    matrix = matrix.to_memory() if isinstance(matrix, CSCDataset) else matrix
-    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
 def require_columns(adata: AnnData, keys: Iterable[str | None]) -> None:
@@ -171,99 +94,6 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
             )
 
 
-def check_counts(adata: AnnData, layer: str | None) -> None:
-    """Check every entry of a count layer: whole numbers, finite, not negative; NaN passes as missing.
-
-    Raises
-    ------
-    ValueError
-        Naming the layer, cell, gene and value of the first offending entry, and what to do.
-    """
-    matrix = get_layer(adata, layer)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    if 0 in matrix.shape:
-        raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
-    check_unique(adata.var_names, "gene")
-    for start in range(0, matrix.shape[0], _CHUNK):
-        block = matrix[start : start + _CHUNK]
-        if sparse.issparse(block):
-            try:
-                check_sparse(block)
-            except ValueError as error:
-                raise ValueError(f"{where} is damaged: {error}; write the data again.") from error
-            entries = block.tocoo()
-            rows, columns, values = entries.row, entries.col, entries.data
-        else:
-            block = np.asarray(block)
-            rows, columns = np.nonzero(block)
-            values = block[rows, columns]
-        if values.dtype.kind not in "biuf":
-            raise ValueError(f"{where} holds {values.dtype}, not real numbers.")
-        with np.errstate(invalid="ignore"):
-            bad = (values < 0) | (values > _LARGEST) | ((values != np.floor(values)) & ~np.isnan(values))
-        if not bad.any():
-            continue
-        first = np.flatnonzero(bad)[0]
-        value = values[first]
-        cell, gene = adata.obs_names[start + rows[first]], adata.var_names[columns[first]]
-        if _LARGEST < value < np.inf and value == np.floor(value):
-            raise ValueError(
-                f"{where}: cell {cell!r}, gene {gene!r} holds {value:,}; above {_LARGEST:,} counts lose digits."
-            )
-        problem = (
-            f"{where} is not a matrix of counts: cell {cell!r}, gene {gene!r} holds {value:g}, which is "
-            f"{'negative' if value < 0 else 'infinite' if np.isinf(value) else 'not a whole number'}."
-        )
-        if np.isfinite(value) and np.mean(bad) > 0.5:
-            problem += " Most values are like that: the matrix looks normalised, log-transformed or scaled."
-        raise ValueError(f"{problem} Give the raw counts, for example layer='counts' or adata.raw.to_adata().")
-
-
-def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp] | None:
-    """Positions of the model's genes in `var_names`; ``None`` where they are in order already.
-
-    Raises
-    ------
-    ValueError
-        If the genes are not the model's, with a guess at why.
-    """
-    if len(var_names) == len(model_names) and (np.asarray(var_names) == model_names).all():
-        return None
-    check_unique(var_names, "gene")
-    positions = var_names.get_indexer(model_names)
-    absent = np.asarray(model_names)[positions < 0]
-    if len(absent):
-        hint = "Take the model to these data with load_query_data: absent genes are then missing entries."
-        if len(absent) == len(model_names):
-            hint = "Are cells and genes swapped (transpose with adata.T)?"
-        raise ValueError(
-            f"The data lack {len(absent)} of the {len(model_names)} genes the model was trained on, for example "
-            f"{str(absent[0])!r}. {hint}"
-        )
-    if len(var_names) != len(model_names):
-        raise ValueError(
-            f"The data have {len(var_names)} genes, the model {len(model_names)}. "
-            "Subset first: adata[:, model.get_var_names()].copy()."
-        )
-    return positions
-
-
-def check_unique(names: pd.Index, what: str) -> None:
-    """Check that the names of cells or genes (`what`) are unique.
-
-    Raises
-    ------
-    ValueError
-        Naming the first name that repeats.
-    """
-    if not names.is_unique:
-        twice = names[names.duplicated()][0]
-        raise ValueError(
-            f"The {what} name {twice!r} stands more than once; call adata.{'var' if what == 'gene' else 'obs'}"
-            "_names_make_unique() first."
-        )
-
-
 def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
     """Positions of the cells that `indices` asks for, in its order; ``None`` asks for all."""
     rows = np.arange(n_obs)
@@ -283,20 +113,3 @@ def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:
     hashed = pd.util.hash_array(names.to_numpy(dtype=object), categorize=False)
     rank = names.groupby(names.to_numpy()).cumcount().to_numpy(dtype=np.uint64)
     return (hashed + rank * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
-
-
-def stored_values(block) -> np.ndarray:
-    """Stored values of a block of rows."""
-    return block.data if sparse.issparse(block) else np.asarray(block)
-
-
-def dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> np.ndarray:
-    """Rows of any matrix, in any order, with their columns in the order given."""
-    if is_on_disk(matrix):
-        distinct, back = np.unique(rows, return_inverse=True)
-        block = read_rows(matrix, distinct)
-        block = block if len(distinct) == len(rows) and (np.diff(back) > 0).all() else block[back]
-    else:
-        block = matrix[rows]
-    block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-    return block if columns is None else block[:, columns]

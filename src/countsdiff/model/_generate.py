@@ -16,8 +16,9 @@ from torch import Tensor
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig, SamplerState
 from countsdiff.core.schedule import Spacing
+from countsdiff.counts import CellReader
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import CellReader, covariate_columns, row_keys
+from countsdiff.model._data import covariate_columns, row_keys
 from countsdiff.model._missing import GENERATE
 from countsdiff.model._modalities import as_mudata
 from countsdiff.model._predict import Cells, Request

@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.model._data import CellReader
+from countsdiff.counts import CellReader
 
 SHARE = 0.05
 _MAX_ENTRIES = 40_000_000  # of the cells that are scored, which the rivals want dense

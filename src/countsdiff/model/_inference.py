@@ -13,9 +13,7 @@ from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
 from countsdiff.model._missing import DEEPEN, DENOISE, resolve_missing
-from countsdiff.model._predict import Request
-
-Output = Literal["mean", "median", "log_mean", "sample"]
+from countsdiff.model._predict import Output, Request
 
 
 class PredictiveModel(CellModel):

@@ -10,7 +10,8 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
 
-from countsdiff.model._data import KEYS, dense_rows
+from countsdiff.counts import dense_rows
+from countsdiff.model._data import KEYS
 
 _BLOCK = 16  # neighbouring cells read at a time: a row of its own costs as much to find as sixteen
 _POOL = 128  # blocks that are shuffled together

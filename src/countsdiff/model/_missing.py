@@ -8,9 +8,8 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.counts import CellReader, as_row_access, read_rows, stored_values
 from countsdiff.layers import get_layer, named_layers
-from countsdiff.model._data import CellReader, as_row_access, stored_values
-from countsdiff.model._on_disk import read_rows
 from countsdiff.store import check_sparse
 
 RULES = ("zeros", "all", "label_zeros")

@@ -13,8 +13,9 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, MuDataObsmField
 
+from countsdiff.counts import align_genes, as_row_access, check_counts
 from countsdiff.layers import get_layer
-from countsdiff.model._data import KEYS, align_genes, as_row_access, check_counts
+from countsdiff.model._data import KEYS
 
 _COUNTS, _PRESENT = "_countsdiff_counts", "_countsdiff_present"  # in mdata.obsm, beside scvi-tools' own columns
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from countsdiff.core.estimators import log_mean
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import RepaintConfig, repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
-from countsdiff.model._data import CellReader
+from countsdiff.counts import CellReader
 from countsdiff.model._missing import Task
 
-OUTPUTS = ("mean", "median", "log_mean", "sample")
+Output = Literal["mean", "median", "log_mean", "sample"]
 _REFERENCE_DEPTH = 1e4  # log_mean is for counts that will be normalised to 10,000 per cell, then log1p
 
 
@@ -30,7 +31,7 @@ class Request:
     Attributes
     ----------
     output
-        One of ``OUTPUTS``, or ``"rate"``: draws of the rate of which the counts are Poisson.
+        An :data:`Output`, or ``"rate"``: draws of the rate of which the counts are Poisson.
     n_samples
         Number of draws for ``output="sample"``.
     sampler
@@ -58,8 +59,8 @@ class Request:
     first_draw: int = 0
 
     def __post_init__(self) -> None:
-        if self.output not in (*OUTPUTS, "rate"):
-            raise ValueError(f"Unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}.")
+        if self.output not in (*get_args(Output), "rate"):
+            raise ValueError(f"Unknown output {self.output!r}; choose one of {', '.join(get_args(Output))}.")
         if self.n_samples < 1:
             raise ValueError(f"n_samples must be at least 1; got {self.n_samples}.")
         if self.n_samples > 1 and self.output not in ("sample", "rate"):

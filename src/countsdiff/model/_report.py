@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
+from countsdiff.counts import CellReader
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import CellReader, row_keys
+from countsdiff.model._data import row_keys
 from countsdiff.model._hold_out import Entries, check_known, hold_out, scored_rows
 from countsdiff.model._missing import DENOISE, Task, resolve_missing
 from countsdiff.model._predict import Cells, Request

@@ -17,8 +17,8 @@ from scvi.model._utils import parse_device_args
 
 from countsdiff.core.loss import get_weight
 from countsdiff.core.schedule import get_schedule
+from countsdiff.counts import align_genes
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import align_genes
 from countsdiff.model._record import FORMAT, Record, Registry, check_record, with_later_weights
 from countsdiff.model_files import (
     ModelFileError,

@@ -21,17 +21,10 @@ from scvi.data.fields import (
 )
 from scvi.utils import setup_anndata_dsp
 
+from countsdiff.counts import as_row_access, check_counts
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import (
-    KEYS,
-    OptionalLayerField,
-    as_row_access,
-    check_counts,
-    check_covariates,
-    covariate_columns,
-    require_columns,
-)
+from countsdiff.model._data import KEYS, OptionalLayerField, check_covariates, covariate_columns, require_columns
 from countsdiff.model._missing import check_boolean
 from countsdiff.model._modalities import JointCountsField, present_field
 

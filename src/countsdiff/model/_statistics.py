@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from countsdiff.model._data import CellReader
+from countsdiff.counts import CellReader
 
 _MAX_CELLS = 20_000  # more cells than this tell nothing new about means
 _MAX_ENTRIES = 200_000_000  # fewer cells of very many variables: at least a thousand

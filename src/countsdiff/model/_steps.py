@@ -8,8 +8,8 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.dataloaders import DataSplitter
 from torch.utils.data import DataLoader, Sampler
 
+from countsdiff.counts import is_on_disk
 from countsdiff.model._loading import BlockLoader
-from countsdiff.model._on_disk import is_on_disk
 
 
 class StepSplitter(DataSplitter):

@@ -11,11 +11,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.counts import as_row_access, check_unique, is_on_disk, read_rows
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import adapt
-from countsdiff.model._data import as_row_access, check_unique, covariate_columns
-from countsdiff.model._on_disk import is_on_disk, read_rows
+from countsdiff.model._data import covariate_columns
 
 logger = logging.getLogger("countsdiff")
 

@@ -1,9 +1,12 @@
 """Conditioning: covariates with an unknown state, and feature-wise modulation."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
 
 
 class CovariateEmbedding(nn.Module):
@@ -96,12 +99,17 @@ class FiLM(nn.Module):
     def __init__(self, n_features: int, width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.modulation = nn.Linear(n_features, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.modulation = zeroed(nn.Linear(n_features, 2 * width))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         """Normalise and modulate `h`, shape ``(n_obs, width)``."""
         scale, shift = self.modulation(condition).chunk(2, dim=1)
         modulated: Tensor = self.norm(h) * (1.0 + scale) + shift
         return modulated
+
+
+def zeroed(layer: LayerT) -> LayerT:
+    """Start a layer at zero, so that the untrained network adds nothing to what is known without it."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # the layers here have one
+    return layer

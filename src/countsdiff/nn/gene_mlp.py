@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from countsdiff.core.denoiser import Evidence
-from countsdiff.nn.embed import CovariateEmbedding, FiLM
+from countsdiff.nn.embed import CovariateEmbedding, FiLM, zeroed
 
 _CONDITION = 64  # length of the conditioning vector
 
@@ -53,8 +53,8 @@ class GeneMLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.film = FiLM(_CONDITION, width)
-        self.log_mean = _zero(nn.Linear(width, n_vars))
-        self.log_shape = _zero(nn.Linear(width, n_vars))
+        self.log_mean = zeroed(nn.Linear(width, n_vars))
+        self.log_shape = zeroed(nn.Linear(width, n_vars))
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """See :class:`countsdiff.core.denoiser.Backbone`."""
@@ -73,15 +73,8 @@ class _Block(nn.Module):
         self.film = FiLM(_CONDITION, width)
         self.expand = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        self.contract = _zero(nn.Linear(width, width))
+        self.contract = zeroed(nn.Linear(width, width))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         update: Tensor = self.contract(self.dropout(F.gelu(self.expand(self.film(h, condition)))))
         return h + update
-
-
-def _zero(layer: nn.Linear) -> nn.Linear:
-    """Start at zero: the untrained network predicts mean × size factor, already a decent baseline."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from countsdiff.core.denoiser import Evidence, as_shift
-from countsdiff.nn.embed import CovariateEmbedding
+from countsdiff.nn.embed import CovariateEmbedding, zeroed
 
 _LONGEST = 1000.0  # time that the sinusoids of the U-Net resolve
 
@@ -94,8 +94,8 @@ class UNet(nn.Module):
             add_attention=any(kinds),
         )
         self.around = _Around(widths[0], n_channels)
-        self.log_mean = _zero(nn.Conv2d(widths[0], n_channels, 1))
-        self.log_shape = _zero(nn.Conv2d(widths[0], n_channels, 1))
+        self.log_mean = zeroed(nn.Conv2d(widths[0], n_channels, 1))
+        self.log_shape = zeroed(nn.Conv2d(widths[0], n_channels, 1))
         for parameter in self.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -130,7 +130,7 @@ class _Around(nn.Module):
         self.reach = reach
         place = torch.arange(-reach, reach + 1)
         bell = -0.5 * (place**2 + place.unsqueeze(1) ** 2).flatten().to(torch.float32)
-        self.log_weights = _zero(nn.Conv2d(width, n_channels * (len(bell) + 1), 1))
+        self.log_weights = zeroed(nn.Conv2d(width, n_channels * (len(bell) + 1), 1))
         self.register_buffer("start", torch.cat([bell, bell[:1]]).view(1, 1, -1, 1, 1), persistent=False)
 
     start: Tensor
@@ -153,10 +153,3 @@ class _Around(nn.Module):
 def noise_time(p: Tensor) -> Tensor:
     """Time of a survival probability on the cosine schedule, from 1000 at p = 0 down to 0; a fraction as it is."""
     return _LONGEST * (1.0 - torch.asin(p.sqrt()) * (2.0 / math.pi))
-
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start at zero: the untrained network adds nothing to what is known without it."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these layers have one
-    return layer

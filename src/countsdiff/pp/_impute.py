@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from countsdiff.layers import named_layers
+from countsdiff.layers import borrow, changed_layers, named_layers
 
 
 def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imputed", **kwargs: Any) -> None:
@@ -77,23 +77,6 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     for name, matrix in changed_layers(work, before).items():
         adata.layers[name] = matrix
     adata.uns["countsdiff"] = work.uns["countsdiff"]
-
-
-def borrow(adata: AnnData) -> AnnData:
-    """Return an AnnData with the same matrices, and tables of its own for scvi-tools to register in."""
-    adata = adata.copy() if adata.is_view else adata  # matrices of a view are no arrays that torch knows
-    return AnnData(
-        adata.X,
-        obs=adata.obs.copy(),
-        var=adata.var[[]].copy(),
-        layers=named_layers(adata),
-        uns={key: adata.uns[key] for key in ("countsdiff",) if key in adata.uns},
-    )
-
-
-def changed_layers(adata: AnnData, before: dict[str, Any]) -> dict[str, Any]:
-    """Return the layers that are not those of `before`."""
-    return {name: matrix for name, matrix in named_layers(adata).items() if before.get(name) is not matrix}
 
 
 def _is_rule(missing: Any, adata: AnnData) -> bool:

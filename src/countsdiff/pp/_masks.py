@@ -40,7 +40,7 @@ def mcar(shape: tuple[int, int], share: float, *, seed: int = 0, among: Any = No
     ValueError
         If `share` is not in [0, 1], or `among` has another shape or is not boolean.
     """
-    _check_share(share)
+    check_share(share)
     return (np.random.default_rng(seed).random(shape) <= share) & _eligible(among, shape)
 
 
@@ -77,7 +77,7 @@ def mar(covariate: Any, n_vars: int, share: float, *, seed: int = 0) -> NDArray[
     ----------
     Rubin (1976), Inference and missing data, Biometrika 63, 581-592.
     """
-    _check_share(share)
+    check_share(share)
     values = np.asarray(covariate, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(f"covariate has shape {values.shape}; pass one number for each cell, shape (n_obs,)")
@@ -177,7 +177,7 @@ def mnar(
         If `share`, `kind` or `slack` is none of the above, `among` has another shape or is not boolean, or a count
         that may be hidden is NaN.
     """
-    _check_share(share)
+    check_share(share)
     if kind not in ("high", "low"):
         raise ValueError(f"kind is {kind!r}; it must be 'high' or 'low'")
     if not 0 <= slack <= 1:
@@ -199,7 +199,8 @@ def mnar(
     return hidden
 
 
-def _check_share(share: float) -> None:
+def check_share(share: float) -> None:
+    """Check that a share of the entries, or of the molecules, is one."""
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}; it is a probability and must lie in [0, 1]")
 

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.matrix import check_is_matrix
+from countsdiff.pp._masks import check_share
 
 
 def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[Any, Any]:
@@ -39,8 +40,7 @@ def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[
     ----------
     Batson, Royer & Webber (2019), Molecular cross-validation for single-cell RNA-seq, bioRxiv 786269.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; it is a probability and must lie in [0, 1]")
+    check_share(share)
     check_is_matrix(counts=counts)
     if not sparse.issparse(counts):
         counts = np.asarray(counts)

@@ -9,11 +9,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.layers import check_not_read, default_layer, get_layer
-from countsdiff.model import CountsDiffImputer
-from countsdiff.model._data import align_genes
-from countsdiff.model._write import SPARSE_BELOW
-from countsdiff.pp._impute import borrow, changed_layers
+from countsdiff.counts import SPARSE_BELOW, align_genes
+from countsdiff.layers import borrow, changed_layers, check_not_read, default_layer, get_layer
+from countsdiff.model._imputer import CountsDiffImputer
 
 
 @dataclass
