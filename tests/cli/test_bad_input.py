@@ -69,6 +69,32 @@ class TestBadInput:
     def test_several_samples_of_a_mean(self, refuse, adata):
         refuse(adata, "--n-samples", 3, says=["--n-samples 3", "--output sample"])
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--save-model", "out.h5ad"),
+            ("--report", "out.h5ad"),
+            ("--resume", "out.h5ad"),
+            ("--report", "page.html", "--resume", "page.html"),
+            ("--save-model", "model", "--report", "model"),
+        ],
+    )
+    def test_two_results_in_one_place(self, run, save, adata, tmp_path, monkeypatch, options):
+        monkeypatch.chdir(tmp_path)
+        status, _, err = run("impute", save(adata), "-o", "out.h5ad", *FAST, *options)
+        assert (status, "name the same" in err) == (2, True)
+        assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
+
+    @pytest.mark.parametrize("option", ["--resume", "--report"])
+    def test_a_folder_in_place_of_a_file(self, run, save, adata, tmp_path, option):
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, option, tmp_path)
+        assert (status, f"{tmp_path}: this is a folder" in err) == (2, True)
+
+    def test_an_address_that_is_none(self, run, save, adata, tmp_path):
+        options = ("--scheduler", "foo", "--save-model", tmp_path / "model")
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, *options)
+        assert (status, "error: --scheduler foo" in err or "--scheduler foo: no Dask" in err) == (2, True)
+
     def test_no_folder_to_write_to(self, run, save, adata, tmp_path):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "no" / "out.h5ad")
         assert (status, "there is no folder" in err) == (2, True)

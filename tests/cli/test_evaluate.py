@@ -64,6 +64,13 @@ class TestEvaluate:
             status, _, err = run("evaluate", *options, *extra)
             assert (status, "'nope'" in err) == (2, True)
 
+    def test_refuses_marks_that_are_none(self, run, save, files, adata):
+        guess = files[2].copy()
+        guess.layers["counts"] = adata.X
+        path = save(guess, "counted.h5ad")
+        status, _, err = run("evaluate", "--truth", files[0], "--imputed", path, "--missing-layer", "counts")
+        assert (status, "layers['counts'] holds" in err, "must be boolean" in err) == (2, True, True)
+
     def test_refuses_to_write_onto_its_input(self, run, files):
         options = ("--truth", files[0], "--imputed", files[1], "--missing-layer", "hidden", "--json", files[0])
         assert run("evaluate", *options)[0] == 2

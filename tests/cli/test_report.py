@@ -89,7 +89,7 @@ def test_the_page_is_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
     ("name", "options", "says"),
     [
         ("in.h5ad", (), "would overwrite the input"),
-        ("out.h5ad", (), "would overwrite the output"),
+        ("out.h5ad", (), "name the same"),
         ("nowhere/report.html", (), "there is no folder"),
         ("report.html", ("--model", "somewhere"), "--report is for training a model"),
     ],

@@ -46,6 +46,16 @@ class TestSavedModel:
         status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--model", tmp_path, "--steps", 5)
         assert (status, "--steps is for training" in err) == (2, True)
 
+    @pytest.mark.parametrize("workers", [(), ("--workers", 1)])
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [(("--accelerator", "cuda"), "CUDA"), (("--missing-layer", "zeros"), "zeros")],
+    )
+    def test_obeys_options_of_imputation(self, run, save, adata, tmp_path, trained, workers, options, says):
+        out = tmp_path / "out.h5ad"
+        status, _, err = run("impute", save(adata), "-o", out, "--model", trained[0], *options, *workers)
+        assert (status, says in err, out.exists()) == (2, True, False)
+
     def test_has_to_be_there(self, run, save, adata, tmp_path):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--model", tmp_path / "nowhere")
         assert (status, "there is no saved model" in err) == (2, True)

@@ -93,6 +93,15 @@ def test_unknown_names(trained, query, arguments, message):
             method(query, **arguments)
 
 
+def test_batches_may_be_numbers(make_adata, train):
+    adata = make_adata()
+    adata.obs["lane"] = np.arange(adata.n_obs) % 2
+    model = train(adata, batch_key="lane")
+    one, other = (model.get_normalized_expression(transform_batch=batch) for batch in (adata.obs["lane"].iloc[1], [1]))
+    pd.testing.assert_frame_equal(one, other)
+    assert model.generate(3, batch=0).obs["lane"].dtype == adata.obs["lane"].dtype  # or it could not be written
+
+
 def test_a_replicate_belongs_to_one_batch(trained, query):
     with pytest.raises(ValueError, match="transform_batch names 2"):
         trained.posterior_predictive_sample(query, transform_batch=np.array(["x", "y"]))
@@ -172,6 +181,8 @@ def test_p_values_are_uniform_or_larger_where_there_is_no_difference(make_adata,
         ({"groupby": "kind", "group1": "c"}, ValueError, r"'c'.*\['"),
         ({"groupby": "kind", "n_imputations": 1}, ValueError, "at least 2"),
         ({"groupby": "kind", "missing": "zeros"}, ValueError, "evidence"),
+        ({"groupby": "kind", "group1": "b", "group2": "b"}, ValueError, "against itself"),
+        ({"groupby": "kind", "group2": ["a", "b"]}, TypeError, "group2 is one group"),
     ],
 )
 def test_bad_arguments_of_differential_expression(trained, query, arguments, error, message):

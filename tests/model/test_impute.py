@@ -1,6 +1,7 @@
 """What impute and denoise promise, whatever the network has learnt."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse, stats
 
@@ -125,6 +126,27 @@ def test_indices_in_place_leave_other_cells_alone(trained, query, hidden):
     np.testing.assert_array_equal(layer[others][~hidden[others]], dense(query.X)[others][~hidden[others]])
 
 
+def test_a_data_frame_of_missing_entries_goes_by_its_names(trained, query, hidden):
+    frame = pd.DataFrame(hidden, query.obs_names, query.var_names)
+    by_name, by_place = (
+        trained.impute(query, missing=missing, inplace=False) for missing in (frame.iloc[::-1, ::-1], hidden)
+    )
+    np.testing.assert_array_equal(by_name, by_place)
+    with pytest.raises(ValueError, match="lacks the gene"):
+        trained.impute(query, missing=frame.iloc[:, 1:])
+
+
+def test_what_was_not_asked_for_has_no_spread(trained, query, hidden):
+    answers = trained.impute(query, indices=slice(0, 2), return_std=True, interval=0.9)
+    assert answers is None
+    left_out = hidden.copy()
+    left_out[:2] = False
+    for name in ("imputed", "imputed_std", "imputed_lower"):
+        layer = query.layers[name]
+        layer = layer.toarray() if sparse.issparse(layer) else layer
+        np.testing.assert_array_equal(np.isnan(layer), left_out)
+
+
 def test_std_and_interval_are_those_of_the_negative_binomial(trained, query, hidden):
     result = trained.impute(query, inplace=False, return_std=True, interval=0.9)
     mean, std = (result[k][hidden].astype(float) for k in ("imputed", "imputed_std"))
@@ -177,7 +199,10 @@ def test_log_mean_of_zeros_keeps_the_depth_too(trained, make_adata):
 @pytest.mark.parametrize("rule", ["zeros", "all"])
 def test_log_mean_of_observed_entries_reaches_missing_ones_too(trained, query, hidden, rule):
     log_mean, mean = (trained.impute(query, missing=rule, output=o, inplace=False) for o in ("log_mean", "mean"))
-    np.testing.assert_allclose(log_mean.sum(1), mean.sum(1), rtol=1e-4)
+    # the observed ones, and the missing ones, each as many counts as the mean: none are given to the others
+    for entries in (hidden, ~hidden):
+        sums = [np.where(entries, answer, 0).sum(1) for answer in (log_mean, mean)]
+        np.testing.assert_allclose(*sums, rtol=1e-4)
     assert (log_mean[hidden] > 0).mean() > 0.9
 
 
@@ -193,10 +218,13 @@ def test_log_mean_of_observed_entries_reaches_missing_ones_too(trained, query, h
         ({"method": "magic"}, "magic"),
         ({"missing": np.zeros((2, 2), bool)}, r"\(2, 2\)"),
         ({"missing": "nowhere"}, "nowhere"),
+        ({"guidance_scale": float("nan")}, "scale of guidance"),
+        ({"indices": ["cell0"]}, "positions of cells"),
+        ({"indices": []}, "names no cells"),
     ],
 )
 def test_bad_arguments_are_named(trained, query, arguments, message):
-    with pytest.raises((ValueError, KeyError), match=message):
+    with pytest.raises((ValueError, KeyError, TypeError), match=message):
         trained.impute(query, **arguments)
     assert "imputed" not in query.layers
 

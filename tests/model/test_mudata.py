@@ -203,6 +203,19 @@ def test_bad_input_is_named(model):
         CountsDiffImputer(make_mudata())
 
 
+def test_missing_entries_of_modalities_by_name(model):
+    mdata = make_mudata()
+    hidden = np.zeros(mdata["prot"].shape, dtype=bool)
+    hidden[:, 0] = True
+    mdata["prot"].layers["hidden"] = hidden
+    by_layer, by_matrix = (
+        model.impute(mdata, missing={"prot": missing}, inplace=False)["prot"] for missing in ("hidden", hidden)
+    )
+    np.testing.assert_array_equal(by_layer, by_matrix)
+    with pytest.raises(KeyError, match="no modality 'protein'"):
+        model.impute(mdata, missing={"protein": hidden})
+
+
 def test_training_hides_whole_modalities():
     sizes, generator = (40, 70, 50), torch.Generator().manual_seed(0)
     observed = torch.ones(30_000, 160, dtype=torch.bool)

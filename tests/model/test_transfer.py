@@ -108,6 +108,22 @@ def test_dense_query_like_sparse_query(trained, query):
     np.testing.assert_array_equal(*map(dense, results))
 
 
+@pytest.mark.parametrize("values", [np.arange(2), np.array([0.0, 0.5]), np.array([False, True])])
+@pytest.mark.parametrize("key", ["batch_key", "labels_key"])
+def test_absent_covariates_that_are_numbers(make_adata, train, tmp_path, values, key):
+    reference, query = make_adata(), make_adata()
+    reference.obs["of_numbers"] = values[np.arange(reference.n_obs) % 2]
+    model = train(reference, **{key: "of_numbers"})
+    with pytest.warns(UserWarning, match=r"lacks \['of_numbers'\]"):
+        adapted = CountsDiffImputer.load_query_data(query, model)
+    assert set(adapted.adata.obs["of_numbers"]) == {"unknown"}
+    expected = adapted.impute(inplace=False)
+    adapted.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        CountsDiffImputer.load(tmp_path / "model", adapted.adata).impute(inplace=False), expected
+    )
+
+
 def test_covariates_that_are_absent_are_unknown(trained, query):
     bare = query.copy()
     bare.obs = bare.obs[[]]

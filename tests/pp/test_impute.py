@@ -61,7 +61,7 @@ def test_replaces_an_older_result(adata):
     assert (dense(adata.layers["imputed"]) != dense(first)).any()
 
 
-@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, "layer"])
+@pytest.mark.parametrize("form", [np.asarray, np.ndarray.tolist, sparse.csr_matrix, sparse.coo_matrix, "layer"])
 def test_training_does_not_look_at_what_is_missing(adata, hidden, form):
     results = []
     for value in (0, 50):

@@ -14,6 +14,7 @@ from countsdiff.cli._probe import probe
 from countsdiff.cli._settings import Answer, Crew, Layers, Training
 from countsdiff.cli._training import bar, silence
 from countsdiff.layers import check_not_read, default_layer
+from countsdiff.model._missing import RULES
 from countsdiff.store import open_store
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def impute(
     """
     silence()
     missing = layers.missing_layer  # a model trained below knows it
-    model = None if model_dir is None else load(model_dir)
+    if missing in RULES:
+        raise InputError(f"--missing-layer names a boolean layer, and {missing!r} is the name of a rule; rename it.")
+    model = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):
         if source.is_file():
             probe(source)
@@ -63,6 +66,7 @@ def impute(
                 missing=missing,
                 key_added=answer.key_added,
                 callback=callback,
+                accelerator=training.accelerator,
                 **answer.options,
             )
     adata = open_store(out)
@@ -84,7 +88,7 @@ def _cluster(crew: Crew) -> "Iterator[Client | None]":
         raise InputError("Several workers need Dask: pip install 'countsdiff[distributed]'.") from None
     try:
         client = Client(scheduler, timeout=30) if workers is None else distributed.local_client(workers)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error}).") from error
     with client:
         yield client

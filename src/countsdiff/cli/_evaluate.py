@@ -42,9 +42,12 @@ def evaluate(
 
     from countsdiff import metrics
     from countsdiff.layers import default_layer, get_layer
+    from countsdiff.model._missing import check_boolean
 
     with blame(imputed):
-        hidden = sparse.csr_matrix(get_layer(scored, missing_layer).astype(bool))
+        marks = get_layer(scored, missing_layer)
+        check_boolean(marks, f"layers[{missing_layer!r}]")
+        hidden = sparse.csr_matrix(marks, dtype=bool)
         prediction = get_layer(scored, key)
     with blame(truth):
         counts = get_layer(_align(known, scored), layer or default_layer(known))

@@ -41,7 +41,7 @@ def impute(
     ] = None,
     output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
     n_samples: Annotated[int, Option(min=1, help="Number of draws of --output sample.")] = 1,
-    seed: Annotated[int, Option(min=0, help="Seed of training and of samples.")] = 0,
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of training and of samples.")] = 0,
     model: Annotated[
         Path | None,
         Option(metavar="DIR", help="Use this saved model; genes are matched by name.", show_default="train one"),
@@ -90,8 +90,9 @@ def impute(
         raise InputError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
     if report is not None:
         check_output(report, source)
-        if report.resolve() == out.resolve():
-            raise InputError(f"{report}: --report would overwrite the output; choose another name.")
+    if resume is not None:
+        check_output(resume, source)
+    _check_apart({"--out": out, "--report": report, "--resume": resume, "--save-model": save_model, "--model": model})
     if not key_added or "/" in key_added:
         raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
     if n_samples > 1 and output is not Output.SAMPLE:
@@ -118,10 +119,11 @@ def impute(
 
         from countsdiff.cli import _job
         from countsdiff.cli._training import silence
+        from countsdiff.layers import get_layer
         from countsdiff.model._apply import apply
 
         silence()
-        loaded = None if model is None else _job.load(model)
+        loaded = None if model is None else _job.load(model, accelerator.value)
         with blame(source):
             if loaded is None:
                 job = _job.train(adata, layers, training, key_added, for_report=report is not None)
@@ -129,14 +131,14 @@ def impute(
             else:
                 job = apply(loaded, adata, layer=layer, missing_layer=missing_layer)
             # a trained model knows its missing entries; a loaded one has not seen these
-            missing = None if model is None else missing_layer
+            missing = None if model is None or missing_layer is None else get_layer(job.work, missing_layer)
             record = job.impute(key_added, missing=missing, **answer.options)
         n_genes = len(job.columns)
+        with blame(out):
+            write(adata, out)
         if save_model is not None:
             with blame(save_model):
                 job.model.save(str(save_model))
-        with blame(out):
-            write(adata, out)
         if report is not None:
             details = {
                 "file": str(source),
@@ -157,6 +159,16 @@ def impute(
             f"Wrote {out}, {_where(key_added, n_samples)}.",
             f"Wrote {report}: how far to trust it." if report else None,
         )
+
+
+def _check_apart(paths: dict[str, Path | None]) -> None:
+    """Check that no two of the paths that options name are the same."""
+    named: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        if (other := named.setdefault(path.resolve(), option)) != option:
+            raise InputError(f"{path}: {other} and {option} name the same; choose another name for one of them.")
 
 
 def _what(record: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from anndata import AnnData
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
@@ -12,10 +13,9 @@ from countsdiff.cli._io import InputError
 from countsdiff.cli._settings import Layers, Training
 from countsdiff.cli._training import progress_bar
 from countsdiff.counts import CellReader, as_row_access, check_counts
-from countsdiff.layers import check_not_read, default_layer, get_layer
+from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
 from countsdiff.model._apply import Job, load_model, with_missing_as
 from countsdiff.model._hold_out import hold_out
-from countsdiff.pp._impute import borrow
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 
@@ -71,9 +71,9 @@ def _hold_out(
     return seen, name, held_out
 
 
-def load(folder: Path) -> CountsDiffImputer:
+def load(folder: Path, accelerator: str) -> CountsDiffImputer:
     """Load a trained model."""
     try:
-        return load_model(folder)
-    except ValueError as error:  # it names the file
+        return load_model(folder, accelerator)
+    except (ValueError, MisconfigurationException) as error:  # it names the file, or the accelerator
         raise InputError(str(error)) from error

@@ -28,13 +28,15 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor, seen: Tensor | float 
     wanted
         Entries to estimate; boolean.
     seen
-        What is known of the counts: `law` is that of what comes on top of it.
+        What is known of the counts: `law` is that of what comes on top of it. Where that is nothing they stay.
 
     Returns
     -------
     Tensor
         Estimates on the scale of the counts, zero where not wanted; shape ``(n_obs, n_vars)``.
     """
+    stay = (seen * wanted) * (law.mean == 0.0)
+    wanted = wanted & (law.mean > 0.0)
     total = ((law.mean + seen) * wanted).sum(1, keepdim=True) * scale
     known = 1.0 + scale * seen  # log(1 + scale (seen + x)) = log known + log(1 + scale x / known)
     m = torch.where(wanted, torch.log(known) + law.mean_log1p(scale / known), -torch.inf)  # adds nothing to any sum
@@ -61,7 +63,7 @@ def log_mean(law: CountLaw, scale: Tensor, wanted: Tensor, seen: Tensor | float 
         low, high = torch.where(too_little, middle, low), torch.where(too_little, high, middle)
     y = solved(high) * wanted
     estimate = y * (total / y.sum(1, keepdim=True).clamp(min=1e-12)) / scale
-    return torch.maximum(estimate, seen * wanted)  # below which only rounding can take it
+    return torch.maximum(estimate, seen * wanted) + stay  # below which only rounding can take it
 
 
 def _rise(log_b: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Guidance: sharpening what the covariates say."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,9 +27,18 @@ class ClassifierFreeGuidance:
     scale
         γ: 0 ignores the covariates, 1 is the conditional prediction (one network pass each), above 1 exaggerates it.
         The shape of the birth law is interpolated between the two predictions on the log scale, never extrapolated.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not finite.
     """
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ValueError(f"The scale of guidance is a finite number; got {self.scale}.")
 
     def wrap(self, denoiser: DenoiserFn) -> DenoiserFn:
         """See :class:`Guidance`."""

@@ -71,6 +71,8 @@ class Rows:
         Layer to write.
     options
         Arguments of ``impute``.
+    accelerator
+        What to compute on.
     """
 
     store: Files
@@ -81,6 +83,7 @@ class Rows:
     as_sparse: bool
     key_added: str
     options: dict[str, Any]
+    accelerator: str
 
     def __call__(self, start: int, stop: int) -> tuple[Matrices, dict[str, Any]]:
         """Answer for the rows from `start` up to `stop`.
@@ -92,7 +95,7 @@ class Rows:
         """
         adata = _read(self.store, start, stop, self.layer, self.marked)
         before = named_layers(adata)
-        job = apply(saved_model(self.model), adata, layer=self.layer, missing_layer=None)
+        job = apply(saved_model(self.model, self.accelerator), adata, layer=self.layer, missing_layer=None)
         # without a rule, nothing but what is missing in the data, and be it nothing at all in these rows
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
         with _quiet():
@@ -108,10 +111,10 @@ class Rows:
 
 
 @lru_cache(maxsize=1)
-def saved_model(files: Files) -> CountsDiffImputer:
+def saved_model(files: Files, accelerator: str) -> CountsDiffImputer:
     """A saved model, loaded once per process, or again if it was saved again."""
     with _quiet():
-        return load_model(Path(files.path))
+        return load_model(Path(files.path), accelerator)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def impute(
     key_added: str = "imputed",
     chunk_size: int = 8192,
     callback: Callable[[int, int], None] | None = None,
+    accelerator: str = "auto",
     **options: Any,
 ) -> Path:
     """Impute an .h5ad file or a zarr store chunk by chunk, with a saved model.
@@ -62,6 +63,8 @@ def impute(
         Cells per chunk.
     callback
         Called with the number of chunks done, and of all chunks.
+    accelerator
+        What to compute on, as for :meth:`countsdiff.CountsDiffImputer.load`.
     **options
         Further arguments of :meth:`countsdiff.CountsDiffImputer.impute`: ``output``, ``n_samples``, ``n_steps``,
         ``guidance_scale``, ``interval``, ``seed``, …
@@ -94,7 +97,7 @@ def impute(
         raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
     parts = out.with_name(f"{out.name}.parts")
     try:
-        plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, options)
+        plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, accelerator, options)
         _check_room(out, plan.n_bytes, store_size(store))
         parts.mkdir(exist_ok=True)
         with filelock.FileLock(parts / "lock", blocking=False):

@@ -53,6 +53,7 @@ class Plan:
         missing: str | None,
         key_added: str,
         chunk_size: int,
+        accelerator: str,
         options: dict[str, Any],
     ) -> "Plan":
         """Look at all of the data once."""
@@ -62,7 +63,7 @@ class Plan:
             )
         files, model_files = Files.of(store), Files.of(model_dir)
         adata = open_store(store)
-        model = saved_model(model_files)
+        model = saved_model(model_files, accelerator)
         layer = counts_layer(model, adata, layer)
         check_unique(adata.obs_names, "cell")  # the random numbers of a cell go by its name
         check_counts(adata, layer)
@@ -86,6 +87,7 @@ class Plan:
             as_sparse=as_sparse,
             key_added=key_added,
             options=options,
+            accelerator=accelerator,
         )
         matrices, _ = rows(0, 1)  # one cell shows whether model and options fit, before anything is written
         return cls(

@@ -70,7 +70,7 @@ class Job:
         return np.concatenate(blocks, axis=1)[:, order]
 
 
-def load_model(folder: Path) -> CountsDiffImputer:
+def load_model(folder: Path, accelerator: str = "auto") -> CountsDiffImputer:
     """Load a model that can be put to work.
 
     Raises
@@ -78,7 +78,7 @@ def load_model(folder: Path) -> CountsDiffImputer:
     ValueError
         Naming the folder, if there is none in it, or one that is damaged, not trained, or of several modalities.
     """
-    model = CountsDiffImputer.load(folder, adata=False)
+    model = CountsDiffImputer.load(folder, adata=False, accelerator=accelerator)
     if "layers" in model.registry_["setup_args"]:
         raise ValueError(f"{folder}: this is a model of several modalities; impute MuData with it in Python.")
     if not model.is_trained:
@@ -105,6 +105,8 @@ def apply(model: CountsDiffImputer, adata: AnnData, *, layer: str | None, missin
         work.X = get_layer(work, layer)
     else:
         work.layers[registered["layer"]] = get_layer(work, layer)
+    if missing_layer is not None:
+        get_layer(adata, missing_layer)
     missing_layer = missing_layer or _present(registered["missing_layer"], adata)
     return Job(model, adata, work, columns, layer, missing_layer)
 

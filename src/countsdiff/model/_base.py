@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import rich.pretty  # noqa: F401  # which scvi-tools takes for loaded when it prints a registry
 import torch
 from anndata import AnnData
 from mudata import MuData
@@ -242,6 +243,18 @@ class CellModel(BaseModelClass):
         """Variables of every modality; ``None`` for AnnData."""
         var_names = self._state(REGISTRY_KEYS.X_KEY).get("var_names")
         return None if var_names is None else Modalities(var_names)
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
+        """Names of the variables that the model was set up with, which the data in ``adata`` may have lost since.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            As in scvi-tools.
+        """
+        if self._modalities() is None:
+            return np.asarray(self._state(REGISTRY_KEYS.X_KEY)["column_names"])
+        return super().get_var_names(legacy_mudata_format)
 
     def _setup_args(self) -> dict[str, Any]:
         args: dict[str, Any] = self.registry_["setup_args"]

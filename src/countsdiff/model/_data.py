@@ -1,13 +1,13 @@
 """What is registered beside the counts: fields, covariates and which of the cells."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi.data.fields import LayerField
+from scvi.data.fields import CategoricalObsField, LayerField
 
 
 class Keys(NamedTuple):
@@ -18,6 +18,14 @@ class Keys(NamedTuple):
 
 
 KEYS = Keys()
+
+
+class CategoryField(CategoricalObsField):
+    """Categories of any kind: scvi-tools sorts them to count them, and numbers cannot be sorted among text."""
+
+    def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
+        """Count the categories."""
+        return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
 
 class OptionalLayerField(LayerField):
@@ -94,14 +102,34 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
             )
 
 
+def is_single(value: Any) -> bool:
+    """Whether a category is given, rather than several in a list, an array or a column."""
+    several = (Sequence, np.ndarray, pd.Series, pd.Index, pd.Categorical)
+    return isinstance(value, str) or not isinstance(value, several)
+
+
 def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
-    """Positions of the cells that `indices` asks for, in its order; ``None`` asks for all."""
+    """Positions of the cells that `indices` asks for, in its order; ``None`` asks for all.
+
+    Raises
+    ------
+    TypeError
+        If they are neither positions nor a boolean for each cell.
+    ValueError
+        If they are none.
+    """
     rows = np.arange(n_obs)
     if indices is None:
         return rows
-    if len(indices) == 0:
+    wanted = rows[indices] if isinstance(indices, slice) else np.atleast_1d(np.asarray(indices))
+    if len(wanted) == 0:
         raise ValueError("indices names no cells; leave it out for all of them.")
-    return rows[np.asarray(indices)]
+    if wanted.dtype.kind not in "biu":
+        raise TypeError(
+            f"indices are positions of cells, or a boolean for each; got {wanted[0]!r}. Names have positions: "
+            "adata.obs_names.get_indexer(names)."
+        )
+    return rows[wanted]
 
 
 def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:

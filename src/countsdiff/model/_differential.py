@@ -1,6 +1,7 @@
 """Differences between groups of cells, with imputed entries never taken for measured ones."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import sparse, stats
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.metrics import log_normalise, pool_imputations
 from countsdiff.model._base import CellModel
+from countsdiff.model._data import is_single
 from countsdiff.model._missing import resolve_missing
 from countsdiff.model._predict import Request
 
@@ -136,10 +138,15 @@ def _comparisons(
         raise KeyError(f"adata.obs has no column {groupby!r} to group by; it has {list(adata.obs.columns)}.")
     column = adata.obs[groupby]
     known = list(pd.unique(column.dropna()))
-    first = known if group1 is None else [group1] if isinstance(group1, str) or np.isscalar(group1) else list(group1)
+    if not is_single(group2):
+        raise TypeError(f"group2 is one group, or None for all others; got {group2!r}.")
+    others = [group for group in known if group2 is None or group != group2]
+    first: list[Any] = others if group1 is None else [group1] if is_single(group1) else [*group1]
     for group in [*first, *([] if group2 is None else [group2])]:
         if group not in known:
             raise ValueError(f"Group {group!r} is not in adata.obs[{groupby!r}], which has {known}.")
+    if group2 is not None and group2 in first:
+        raise ValueError(f"Group {group2!r} cannot be tested against itself; leave it out of group1, or out of group2.")
     comparisons = []
     for group in first:
         is_first = (column == group).to_numpy()

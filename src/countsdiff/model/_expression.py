@@ -12,7 +12,7 @@ from scvi import REGISTRY_KEYS
 
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import chosen_rows
+from countsdiff.model._data import chosen_rows, is_single
 from countsdiff.model._missing import DENOISE
 from countsdiff.model._predict import Request
 
@@ -75,6 +75,8 @@ class ExpressionModel(CellModel):
         adata = self._anndata_or_own(adata)
         cells, columns = _positions(adata, indices, gene_list)
         rates, totals = self._replicates(adata, cells, columns, request, transform_batch, batch_size)
+        if isinstance(library_size, str) and library_size != "latent":
+            raise ValueError(f"library_size is a number or 'latent'; got {library_size!r}.")
         if library_size != "latent":
             rates *= library_size / totals
         expression = rates.mean(0) if return_mean or n_samples == 1 else rates
@@ -161,7 +163,7 @@ class ExpressionModel(CellModel):
         if len(codes) < 2:
             raise ValueError(f"transform_batch={batches!r}: the model knows no batches (batch_key of setup_anndata).")
         known = self._seen_categories(REGISTRY_KEYS.BATCH_KEY)
-        wanted = [batches] if isinstance(batches, (str, int)) else list(batches)
+        wanted = [batches] if is_single(batches) else list(batches)
         unknown = [batch for batch in wanted if batch not in known]
         if unknown:
             raise ValueError(f"Batch {unknown[0]!r} is unknown to the model; it knows {known}.")
@@ -191,7 +193,8 @@ def _positions(
     rows = chosen_rows(adata.n_obs, indices)
     if gene_list is None:
         return rows, np.arange(adata.n_vars)
-    columns = adata.var_names.get_indexer(pd.Index(gene_list))
+    genes = [gene_list] if isinstance(gene_list, str) else list(gene_list)
+    columns = adata.var_names.get_indexer(pd.Index(genes))
     if (columns < 0).any():
-        raise ValueError(f"Gene {list(gene_list)[int(np.argmin(columns))]!r} of gene_list is not in the data.")
+        raise ValueError(f"Gene {genes[int(np.argmin(columns))]!r} of gene_list is not in the data.")
     return rows, columns

@@ -1,6 +1,6 @@
 """New cells from a trained model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig, Sam
 from countsdiff.core.schedule import Spacing
 from countsdiff.counts import CellReader
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import covariate_columns, row_keys
+from countsdiff.model._data import covariate_columns, is_single, row_keys
 from countsdiff.model._missing import GENERATE
 from countsdiff.model._modalities import as_mudata
 from countsdiff.model._predict import Cells, Request
@@ -130,8 +130,7 @@ class GenerativeModel(CellModel):
         """One category for each cell, all of them known."""
         if self._setup_args().get(f"{key}_key") is None:
             raise ValueError(f"The model knows no {argument}: none were registered ({key}_key of setup_anndata).")
-        single = isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray, pd.Series, pd.Categorical))
-        chosen = np.asarray([values] * n_cells if single else values, dtype=object)
+        chosen = np.asarray([values] * n_cells if is_single(values) else values, dtype=object)
         if chosen.shape != (n_cells,):
             raise ValueError(f"{argument} has {len(chosen)} values for {n_cells} cells; give one, or one for each.")
         known = self._seen_categories(key)
@@ -183,4 +182,5 @@ def _draw_rows(design: pd.DataFrame, wanted: dict[str, NDArray], u: NDArray[np.f
             fits = narrower if narrower.any() else fits
         candidates = np.flatnonzero(fits)
         rows[cells] = candidates[(u[cells] * len(candidates)).astype(np.intp)]
-    return design.iloc[rows].assign(**wanted)
+    columns = {name: pd.Series(values).astype(design[name].dtype).to_numpy() for name, values in wanted.items()}
+    return design.iloc[rows].assign(**columns)

@@ -46,7 +46,7 @@ class CountsDiffImputer(
     ----------
     adata
         Data of raw counts. If :meth:`setup_anndata` was not called, the layer ``"counts"`` is registered if there is
-        one, else ``X``.
+        one, else ``X``; copies and subsets of registered data are registered as those are.
     registry
         Registry of a saved model, instead of `adata`.
     head
@@ -102,10 +102,8 @@ class CountsDiffImputer(
                     f"{name} is a name, which can be saved; got {value!r}. Functions go to core.TimeSampler, see "
                     "'Extending' in the documentation."
                 )
-        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
-            if isinstance(adata, MuData):
-                raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
-            self.setup_anndata(adata, layer=default_layer(adata))
+        if adata is not None:
+            self._set_up(adata)
         super().__init__(adata, registry)
         stats = self.summary_stats
         modalities = self._modalities()
@@ -139,6 +137,19 @@ class CountsDiffImputer(
         if adata is not None:
             self.design_ = self._design()
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def _set_up(cls, adata: AnnData | MuData) -> None:
+        """Register data that were not: copies of registered data as those are, others by default."""
+        manager = cls._setup_adata_manager_store.get(adata.uns.get("_scvi_uuid"))
+        if manager is None and isinstance(adata, MuData):
+            raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
+        if manager is None:
+            cls.setup_anndata(adata, layer=default_layer(adata))
+        elif manager.adata is not adata:
+            if not adata.is_view:
+                del adata.uns["_scvi_uuid"]  # by which the original is known
+            getattr(cls, manager.registry["setup_method_name"])(adata, **manager.registry["setup_args"])
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:
         """Statistics of the training data that the module keeps."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
@@ -96,7 +97,8 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
     ----------
     missing
         ``None`` (entries missing in the data if there are any, else the zeros), ``"zeros"``, ``"all"``,
-        ``"label_zeros"``, the name of a layer, or a boolean array or sparse matrix of the shape of `adata`.
+        ``"label_zeros"``, the name of a layer, or a boolean array or sparse matrix of the shape of `adata`; a data
+        frame goes by its names.
     adata
         Data to impute.
     reader
@@ -132,9 +134,7 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
                 f"missing={missing!r} is neither 'zeros', 'all', 'label_zeros' nor a layer; adata.layers has "
                 f"{list(named_layers(adata))}."
             )
-        hidden = as_row_access(get_layer(adata, missing))
-    else:
-        hidden = as_row_access(missing) if sparse.issparse(missing) else np.asarray(missing)
+    hidden = by_position(missing, adata)
     if hidden.shape != reader.counts.shape:
         raise ValueError(
             f"missing has shape {hidden.shape}, the data {reader.counts.shape}: it needs one entry per cell and gene, "
@@ -142,6 +142,27 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         )
     check_boolean(hidden)
     return Task(hidden, evidence=False, rewrite="missing")
+
+
+def by_position(matrix, adata: AnnData):
+    """A layer by its name, or a matrix, whose rows can be read; of a data frame those of the cells and genes.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If a data frame lacks a cell or a gene.
+    """
+    if isinstance(matrix, str):
+        return as_row_access(get_layer(adata, matrix))
+    if isinstance(matrix, pd.DataFrame):
+        for own, names, what in ((matrix.index, adata.obs_names, "cell"), (matrix.columns, adata.var_names, "gene")):
+            absent = names.difference(own)
+            if len(absent):
+                raise ValueError(f"The data frame of missing entries lacks the {what} {absent[0]!r}.")
+        matrix = matrix.loc[adata.obs_names, adata.var_names]
+    return as_row_access(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def check_boolean(matrix, name: str = "missing") -> None:

@@ -13,9 +13,10 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, MuDataObsmField
 
-from countsdiff.counts import align_genes, as_row_access, check_counts
+from countsdiff.counts import align_genes, check_counts
 from countsdiff.layers import get_layer
 from countsdiff.model._data import KEYS
+from countsdiff.model._missing import by_position
 
 _COUNTS, _PRESENT = "_countsdiff_counts", "_countsdiff_present"  # in mdata.obsm, beside scvi-tools' own columns
 
@@ -43,17 +44,20 @@ class Modalities:
 
         A modality that is not given, and cells that a modality lacks, are zeros.
         """
+        if unknown := [name for name in matrices if name not in self.var_names]:
+            raise KeyError(f"The model has no modality {unknown[0]!r}; it has {list(self.var_names)}.")
         blocks = []
         for name, names in self.var_names.items():
             if name not in matrices:
                 blocks.append(sparse.csr_matrix((mdata.n_obs, len(names)), dtype=np.float32))
                 continue
             table = mdata.mod[name]
-            if matrices[name].shape != table.shape:
+            matrix = by_position(matrices[name], table)
+            if matrix.shape != table.shape:
                 raise ValueError(
-                    f"The matrix of modality {name!r} has shape {matrices[name].shape}, the modality {table.shape}."
+                    f"The matrix of modality {name!r} has shape {matrix.shape}, the modality {table.shape}."
                 )
-            block = sparse.csr_matrix(as_row_access(matrices[name]), dtype=np.float32)
+            block = sparse.csr_matrix(matrix, dtype=np.float32)
             columns = align_genes(table.var_names, np.asarray(names))
             block = block if columns is None else block[:, columns]
             where, rows = _rows(mdata, name)

@@ -1,5 +1,6 @@
 """Runs a trained module over cells, block by block, and puts the answers together."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,8 +72,8 @@ class Request:
             raise ValueError(
                 "method='repaint' draws samples and nothing else; choose output='sample', or average draws."
             )
-        if not self.depth > 0.0:
-            raise ValueError(f"depth must be positive; got {self.depth}.")
+        if not 0.0 < self.depth < math.inf:
+            raise ValueError(f"depth must be positive and finite; got {self.depth}.")
 
     def provenance(self) -> dict:
         """Settings as plain values, for the record."""
@@ -189,7 +190,8 @@ class Predictor:
                 for answer, part in zip(answers, some, strict=True):
                     answer[chosen] = part
             counts[missing & ~rewritten] = np.nan  # missing entries of cells that are not chosen stay missing
-        spread_free = np.zeros_like(counts) if self.request.return_std else counts  # an observed count has no spread
+        # an observed count has no spread; what is missing and was not asked for stays missing
+        spread_free = np.where(np.isnan(counts), counts, np.float32(0)) if self.request.return_std else counts
         matrices = [
             np.where(rewritten, answer, spread_free if name == "_std" else counts)
             for name, answer in zip(self.request.names(), answers, strict=True)
@@ -236,7 +238,9 @@ class Predictor:
             law = self.denoiser(x_t, torch.full_like(x_t[:, :1], p), context).births(exposure)
             if not results:
                 if request.output == "log_mean":
-                    results.append(self._log_mean(law, base, context.counts + x_t, self._filled(rewritten)))
+                    counted = context.noised if self.task.evidence else torch.zeros_like(context.noised)
+                    wanted = self._filled(rewritten)
+                    results.append(self._log_mean(law, base, context.counts + x_t, wanted, counted))
                 else:
                     results += [base + born for born in _summarise(law, request, keys)]
             if request.return_std:
@@ -246,16 +250,19 @@ class Predictor:
                 results += [base + law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
         return [r[: len(rows)].cpu().numpy() for r in results]
 
-    def _log_mean(self, law: CountLaw, base: Tensor, counts: Tensor, wanted: Tensor) -> Tensor:
+    def _log_mean(self, law: CountLaw, base: Tensor, counts: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
         """Log-means of the `wanted` entries, `base` and what is born on top, in cells that keep their other counts.
 
-        Each modality has its own depth.
+        Each modality has its own depth. Entries that were `counted` and those that are missing each add up to what they
+        are expected to: what cannot be told of the one is not given to the other.
         """
-        parts = (v.split(self.group_sizes, dim=1) for v in (base, counts * ~wanted, wanted))
+        parts = (v.split(self.group_sizes, dim=1) for v in (base, counts * ~wanted, wanted, counted))
         estimates = []
-        for born, seen, others, own in zip(law.split(self.group_sizes), *parts, strict=True):
+        for born, seen, others, own, known in zip(law.split(self.group_sizes), *parts, strict=True):
             total = (others + (seen + born.mean) * own).sum(1, keepdim=True)
-            estimates.append(log_mean(born, _REFERENCE_DEPTH / total.clamp(min=1e-6), own, seen))
+            scale = _REFERENCE_DEPTH / total.clamp(min=1e-6)
+            some = [part for part in (own & known, own & ~known) if part.any()]
+            estimates.append(sum((log_mean(born, scale, part, seen) for part in some), torch.zeros_like(seen)))
         return torch.cat(estimates, dim=1)
 
     def _filled(self, values: np.ndarray | Tensor) -> Tensor:

@@ -203,8 +203,6 @@ class SavedModel(CellModel):
         dir_path, prefix
             As for :meth:`load`.
         """
-        import rich.pretty  # noqa: F401  # which scvi-tools takes for loaded
-
         AnnDataManager.view_setup_method_args(cls.load_registry(dir_path, prefix))
 
     @classmethod
@@ -263,6 +261,8 @@ def _saved_data(folder: Path, prefix: str, setup_method: str) -> AnnData | MuDat
 def _check_data(data: AnnData | MuData, registry: Any) -> None:
     """Check that data are of the kind, and have the variables, that a model was trained on."""
     joint = registry["setup_method_name"] == "setup_mudata"
+    if not isinstance(data, AnnData | MuData):
+        raise TypeError(f"adata is data, False or None; got {data!r}.")
     if isinstance(data, MuData) != joint:
         raise ValueError(f"The model was trained on {'MuData' if joint else 'AnnData'}; got {type(data).__name__}.")
     names = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]

@@ -10,7 +10,6 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import (
     CategoricalJointObsField,
-    CategoricalObsField,
     LayerField,
     MuDataCategoricalJointObsField,
     MuDataCategoricalObsField,
@@ -24,7 +23,14 @@ from scvi.utils import setup_anndata_dsp
 from countsdiff.counts import as_row_access, check_counts
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
-from countsdiff.model._data import KEYS, OptionalLayerField, check_covariates, covariate_columns, require_columns
+from countsdiff.model._data import (
+    KEYS,
+    CategoryField,
+    OptionalLayerField,
+    check_covariates,
+    covariate_columns,
+    require_columns,
+)
 from countsdiff.model._missing import check_boolean
 from countsdiff.model._modalities import JointCountsField, present_field
 
@@ -83,8 +89,8 @@ class RegisteredModel(CellModel):
         fields = [
             # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            CategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

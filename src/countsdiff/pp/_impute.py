@@ -2,7 +2,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from anndata import AnnData
 
 from countsdiff.layers import borrow, changed_layers, named_layers
@@ -46,6 +45,7 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     from lightning.pytorch import Trainer
 
     from countsdiff.model import CountsDiffImputer  # takes seconds, and nothing else in pp needs it
+    from countsdiff.model._missing import by_position
 
     setup, build, train, predict = _route(
         kwargs,
@@ -60,8 +60,9 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
             raise ValueError(f"give either missing or missing_layer; got missing_layer={setup['missing_layer']!r} too")
         missing = setup["missing_layer"] = predict.pop("missing")
         if not isinstance(missing, str):
-            if np.shape(missing) != adata.shape:
-                raise ValueError(f"missing has shape {np.shape(missing)}, but adata has shape {adata.shape}")
+            missing = by_position(missing, adata)
+            if missing.shape != adata.shape:
+                raise ValueError(f"missing has shape {missing.shape}, but adata has shape {adata.shape}")
             setup["missing_layer"] = "missing entries"
             work.layers["missing entries"] = missing
     before = named_layers(work)
