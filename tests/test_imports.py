@@ -46,7 +46,7 @@ def test_importing_loads_nothing_heavy(statement, absent):
         ("core", {"core"}),
         ("nn", {"core", "nn"}),
         ("metrics", {"core", "matrix", "metrics"}),
-        ("model_files", {"model_files"}),
+        ("model_files", {"files", "model_files"}),
         ("image", {"checkpoint", "core", "datasets", "files", "image", "matrix", "metrics", "nn", "model_files"}),
     ],
 )

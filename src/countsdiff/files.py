@@ -7,6 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def sync(path: Path) -> None:
+    """Have a file, or all those in a folder, on the disk: before a power cut a name must not be there without them."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails.
@@ -22,8 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # the name must not reach the disk before the contents
+        sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is not None:  # from the system, not a sentence of somebody's

@@ -15,6 +15,8 @@ import zarr
 from anndata import AnnData
 from scipy import sparse
 
+from countsdiff.files import sync
+
 __all__ = ["open_store"]
 
 
@@ -175,6 +177,7 @@ def remove_store(path: Path) -> None:
 
 def replace_store(source: Path, target: Path) -> None:
     """Move a store to where another may be, which stays until the new one is complete."""
+    sync(source)
     if target.is_dir():  # folders cannot be replaced in one step
         old = source.with_name("replaced")
         remove_store(old)

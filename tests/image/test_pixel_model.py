@@ -99,6 +99,7 @@ def test_no_value_ever_lies_outside_0_to_255(model, tiny, attrition):
 def test_a_draw_depends_on_seed_and_number_only(model):
     codes = np.arange(6).reshape(-1, 1) % 2
     six = model.sample(6, codes=codes, seed=1, batch_size=4)
+    np.testing.assert_array_equal(six, model.sample(6, codes=codes, seed=1, batch_size=3))
     np.testing.assert_array_equal(six[:3], model.sample(3, codes=codes[:3], seed=1, batch_size=4))
     np.testing.assert_array_equal(six[3:], model.sample(3, codes=codes[3:], seed=1, batch_size=4, first=3))
     assert not np.array_equal(six, model.sample(6, codes=codes, seed=2, batch_size=4))

@@ -104,6 +104,7 @@ def impute(
             _claim(parts, plan)
             _answer_all(parts, plan, client, callback)
             _put_together(parts, plan, store, out)
+            shutil.rmtree(parts)  # before others may claim it
     except filelock.Timeout:
         raise ValueError(
             f"{out}: another process is writing this output; wait for it, or choose another name."
@@ -112,7 +113,6 @@ def impute(
         close_store()
         if client is not None:
             client.run(close_store, on_error="ignore")  # workers live on, and would keep the input locked
-    shutil.rmtree(parts)
     return out
 
 

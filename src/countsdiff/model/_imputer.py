@@ -147,8 +147,6 @@ class CountsDiffImputer(
         if manager is None:
             cls.setup_anndata(adata, layer=default_layer(adata))
         elif manager.adata is not adata:
-            if not adata.is_view:
-                del adata.uns["_scvi_uuid"]  # by which the original is known
             getattr(cls, manager.registry["setup_method_name"])(adata, **manager.registry["setup_args"])
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:

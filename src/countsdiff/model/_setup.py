@@ -78,6 +78,7 @@ class RegisteredModel(CellModel):
         if not isinstance(adata, AnnData):
             other = " (MuData is set up by setup_mudata)" if isinstance(adata, MuData) else ""
             raise TypeError(f"setup_anndata takes AnnData; got {type(adata).__name__}{other}.")
+        cls._tell_apart(adata)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
@@ -151,6 +152,7 @@ class RegisteredModel(CellModel):
         if not isinstance(mdata, MuData):
             other = "; use setup_anndata" if isinstance(mdata, AnnData) else ""
             raise TypeError(f"setup_mudata takes MuData; got {type(mdata).__name__}{other}.")
+        cls._tell_apart(mdata)
         if not isinstance(layers, dict):  # names of modalities alone
             layers = dict.fromkeys(mdata.mod if layers is None else layers)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
@@ -170,6 +172,13 @@ class RegisteredModel(CellModel):
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args, validation_checks=checks)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+    @classmethod
+    def _tell_apart(cls, data: AnnData | MuData) -> None:
+        """Take from a copy the name that its original is registered by, which scvi-tools would give to the copy."""
+        manager = cls._setup_adata_manager_store.get(data.uns.get("_scvi_uuid"))
+        if manager is not None and manager.adata is not data and not data.is_view:
+            del data.uns["_scvi_uuid"]
 
 
 def _check_columns(data: AnnData | MuData, setup: dict[str, Any]) -> None:

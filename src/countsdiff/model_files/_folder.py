@@ -4,6 +4,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from countsdiff.files import sync
+
 
 @contextmanager
 def replacing(folder: Path, last: str) -> Iterator[Path]:
@@ -29,6 +31,7 @@ def replacing(folder: Path, last: str) -> Iterator[Path]:
         new, old = Path(temporary, "new"), Path(temporary, "old")
         new.mkdir()
         yield new
+        sync(new)
         if not exists:
             new.rename(folder)
             return
