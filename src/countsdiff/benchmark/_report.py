@@ -7,6 +7,8 @@ from typing import NamedTuple
 import pandas as pd
 from markdown_it import MarkdownIt
 
+from countsdiff.files import atomic
+
 from ._plots import draw
 from ._results import FAILURES, PEAK_MEMORY, Results
 
@@ -123,12 +125,14 @@ def write_report(results: Results) -> Path:
         Of ``report.html``.
     """
     text = "\n".join(_lines(results)) + "\n"
-    (results.folder / "report.md").write_text(text)
+    with atomic(results.folder / "report.md") as file:
+        file.write_text(text)
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     page = results.folder / "report.html"
-    page.write_text(
-        f'<!doctype html>\n<meta charset="utf-8">\n<title>Benchmark</title>\n<style>\n{_STYLE}\n</style>\n{body}'
-    )
+    with atomic(page) as file:
+        file.write_text(
+            f'<!doctype html>\n<meta charset="utf-8">\n<title>Benchmark</title>\n<style>\n{_STYLE}\n</style>\n{body}'
+        )
     return page
 
 

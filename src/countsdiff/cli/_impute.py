@@ -1,14 +1,13 @@
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
-from countsdiff.cli._io import InputError, blame, check_output, read, write
+from countsdiff.cli._io import InputError, check_output, read
 from countsdiff.cli._io import report as say
-from countsdiff.cli._settings import Answer, Crew, Layers, Training
-from countsdiff.files import atomic
+from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
 
 
 class Output(StrEnum):
@@ -85,14 +84,7 @@ def impute(
 ) -> None:
     """Impute the missing counts of an .h5ad file, or its zeros if none are marked as missing."""
     start = time.perf_counter()
-    check_output(out, source)
-    if ".zarr" in (source.suffix, out.suffix) and source.suffix != out.suffix:
-        raise InputError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
-    if report is not None:
-        check_output(report, source)
-    if resume is not None:
-        check_output(resume, source)
-    _check_apart({"--out": out, "--report": report, "--resume": resume, "--save-model": save_model, "--model": model})
+    _check_paths(source, out, report, resume, save_model, model)
     if not key_added or "/" in key_added:
         raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
     if n_samples > 1 and output is not Output.SAMPLE:
@@ -102,8 +94,6 @@ def impute(
     for name, value in (of_training | {"save_model": save_model, "report": report}).items():
         if model is not None and value is not None:
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
-    if save_model is not None and save_model.exists():
-        raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
     layers = Layers(layer, missing_layer)
     answer = Answer(key_added, {"output": output.value, "n_samples": n_samples, "seed": seed})
     if workers is not None or scheduler is not None or source.suffix == ".zarr":
@@ -115,44 +105,15 @@ def impute(
             source, out, model, save_model, layers, training, answer, Crew(workers, scheduler)
         )
     else:
-        adata = read(source)
-
+        adata = read(source)  # before heavy imports: what is no file of cells is said so at once
         from countsdiff.cli import _job
-        from countsdiff.cli._training import silence
-        from countsdiff.layers import get_layer
-        from countsdiff.model._apply import apply
 
-        silence()
-        loaded = None if model is None else _job.load(model, accelerator.value)
-        with blame(source):
-            if loaded is None:
-                job = _job.train(adata, layers, training, key_added, for_report=report is not None)
-                trained = time.perf_counter()
-            else:
-                job = apply(loaded, adata, layer=layer, missing_layer=missing_layer)
-            # a trained model knows its missing entries; a loaded one has not seen these
-            missing = None if model is None or missing_layer is None else get_layer(job.work, missing_layer)
-            record = job.impute(key_added, missing=missing, **answer.options)
-        n_genes = len(job.columns)
-        with blame(out):
-            write(adata, out)
-        if save_model is not None:
-            with blame(save_model):
-                job.model.save(str(save_model))
-        if report is not None:
-            details = {
-                "file": str(source),
-                "imputed": f"{_what(record)} ({output.value}), the entries held out being known again",
-                "genes": "all" if genes is None else f"{n_genes:,} of {adata.n_vars:,}, chosen by all counts",
-                "seed of training": str(seed),
-                "training took": f"{trained - start:.0f} s",
-            }
-            with blame(report), atomic(report) as temporary:
-                job.model.report(temporary, held_out=job.held_out, details=details, seed=seed)
+        results = Results(out, save_model, report)
+        record, n_genes = _job.impute(adata, source, model, layers, training, answer, results)
     if not quiet:
         n_left = adata.n_vars - n_genes
         say(
-            f"Imputed {_what(record)} of {adata.n_obs:,} cells × {n_genes:,} genes ({output.value}) "
+            f"Imputed {imputed_entries(record)} of {adata.n_obs:,} cells × {n_genes:,} genes ({output.value}) "
             f"in {time.perf_counter() - start:.0f} s.",
             f"The other {n_left:,} genes keep their counts." if n_left else None,
             f"Saved the model to {save_model}." if save_model else None,
@@ -161,18 +122,23 @@ def impute(
         )
 
 
-def _check_apart(paths: dict[str, Path | None]) -> None:
-    """Check that no two of the paths that options name are the same."""
+def _check_paths(
+    source: Path, out: Path, report: Path | None, resume: Path | None, save_model: Path | None, model: Path | None
+) -> None:
+    """Check that what is to be written can be, and that no two options name the same."""
+    check_output(out, source)
+    if ".zarr" in (source.suffix, out.suffix) and source.suffix != out.suffix:
+        raise InputError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
+    for path in (report, resume):
+        if path is not None:
+            check_output(path, source)
+    paths = {"--out": out, "--report": report, "--resume": resume, "--save-model": save_model, "--model": model}
     named: dict[Path, str] = {}
     for option, path in paths.items():
-        if path is None:
-            continue
-        if (other := named.setdefault(path.resolve(), option)) != option:
+        if path is not None and (other := named.setdefault(path.resolve(), option)) != option:
             raise InputError(f"{path}: {other} and {option} name the same; choose another name for one of them.")
-
-
-def _what(record: dict[str, Any]) -> str:
-    return f"{record['n_imputed']:,} {'zeros' if record['rewrite'] == 'zeros' else 'missing entries'}"
+    if save_model is not None and save_model.exists():
+        raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
 
 
 def _where(key_added: str, n_samples: int) -> str:

@@ -1,7 +1,9 @@
-"""What ``countsdiff impute`` does between reading and writing. Heavy: import in handlers."""
+"""What ``countsdiff impute`` does with data in memory. Heavy: import in handlers."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -9,15 +11,63 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
-from countsdiff.cli._io import InputError
-from countsdiff.cli._settings import Layers, Training
-from countsdiff.cli._training import progress_bar
+from countsdiff.cli._io import InputError, blame, write
+from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_entries
+from countsdiff.cli._training import progress_bar, silence
 from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
-from countsdiff.model._apply import Job, load_model, with_missing_as
+from countsdiff.model._apply import Job, apply, load_model, with_missing_as
 from countsdiff.model._hold_out import hold_out
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
+
+
+def impute(
+    adata: AnnData,
+    source: Path,
+    model_dir: Path | None,
+    layers: Layers,
+    training: Training,
+    answer: Answer,
+    results: Results,
+) -> tuple[dict[str, Any], int]:
+    """Train unless there is a model, impute, and write.
+
+    Returns
+    -------
+    tuple
+        The record of what was done; the number of genes imputed.
+    """
+    silence()
+    start = time.perf_counter()
+    loaded = None if model_dir is None else load(model_dir, training.accelerator)
+    with blame(source):
+        if loaded is None:
+            job = train(adata, layers, training, answer.key_added, for_report=results.report is not None)
+            missing = None  # the model knows
+        else:
+            job = apply(loaded, adata, layer=layers.layer, missing_layer=layers.missing_layer)
+            missing = None if layers.missing_layer is None else get_layer(job.work, layers.missing_layer)
+        trained = time.perf_counter()
+        record = job.impute(answer.key_added, missing=missing, **answer.options)
+    with blame(results.out):
+        write(adata, results.out)
+    if results.save_model is not None:
+        with blame(results.save_model):
+            job.model.save(str(results.save_model))
+    if results.report is not None:
+        what = f"{imputed_entries(record)} ({answer.options['output']})"
+        n_genes = "all" if training.genes is None else f"{len(job.columns):,} of {adata.n_vars:,}, chosen by all counts"
+        details = {
+            "file": str(source),
+            "imputed": f"{what}, the entries held out being known again",
+            "genes": n_genes,
+            "seed of training": str(training.seed),
+            "training took": f"{trained - start:.0f} s",
+        }
+        with blame(results.report):
+            job.model.report(results.report, held_out=job.held_out, details=details, seed=training.seed)
+    return record, len(job.columns)
 
 
 def train(adata: AnnData, layers: Layers, training: Training, key_added: str, *, for_report: bool) -> Job:

@@ -68,8 +68,32 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Results:
+    """Paths to write to.
+
+    Attributes
+    ----------
+    out
+        The data with the new layer.
+    save_model
+        Folder of the trained model, or None.
+    report
+        Page that says how far to trust it, or None.
+    """
+
+    out: Path
+    save_model: Path | None = None
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
 class Crew:
     """Who imputes data on disk: processes of this machine, or the Dask cluster at an address; else this process."""
 
     workers: int | None = None
     scheduler: str | None = None
+
+
+def imputed_entries(record: dict[str, Any]) -> str:
+    """How many entries were imputed, and of which kind, in words."""
+    return f"{record['n_imputed']:,} {'zeros' if record['rewrite'] == 'zeros' else 'missing entries'}"

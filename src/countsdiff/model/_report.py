@@ -16,6 +16,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from countsdiff.counts import CellReader
+from countsdiff.files import atomic
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import row_keys
@@ -145,7 +146,8 @@ class ReportingModel(CellModel):
         settings = self._settings(seed) | dict(details or {})
         settings["this report took"] = f"{time.perf_counter() - start:.0f} s"
         findings = replace(findings, settings=settings)
-        Path(path).write_text(render(findings), encoding="utf-8")
+        with atomic(Path(path)) as page:
+            page.write_text(render(findings), encoding="utf-8")
         return findings
 
     def _check_new(self, adata: AnnData, own: AnnData | None, entries: Entries, rows: NDArray[np.intp]) -> bool:
