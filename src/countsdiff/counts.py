@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.layers import get_layer
+from countsdiff.matrix import to_dense
 from countsdiff.store import check_sparse
 
 SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
@@ -116,7 +117,7 @@ def dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None 
         block = block if len(distinct) == len(rows) and (np.diff(back) > 0).all() else block[back]
     else:
         block = matrix[rows]
-    block = block.toarray() if sparse.issparse(block) else np.asarray(block)
+    block = to_dense(block)
     return block if columns is None else block[:, columns]
 
 

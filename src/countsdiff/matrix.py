@@ -1,6 +1,15 @@
-"""What every function that takes a matrix asks of it first."""
+"""What every function that takes a matrix asks of it first, and that it may be sparse."""
 
 from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy import sparse
+
+
+def to_dense(matrix: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """Return a matrix, sparse or not, as an array; the same one where it is an array of that type already."""
+    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=dtype)
 
 
 def check_is_matrix(**values: Any) -> None:

@@ -19,10 +19,10 @@ from scipy import sparse
 
 from countsdiff.counts import as_row_access, read_rows
 from countsdiff.files import atomic
-from countsdiff.layers import get_layer, named_layers
+from countsdiff.layers import changed_layers, get_layer, named_layers
+from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._apply import apply, load_model
-from countsdiff.pp._impute import changed_layers
 from countsdiff.store import open_store
 
 Matrices = dict[str, Any]
@@ -107,7 +107,7 @@ class Rows:
     def _packed(self, matrix: Any) -> Any:
         if self.as_sparse:
             return sparse.csr_matrix(matrix, dtype=np.float32)
-        return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float32)
+        return to_dense(matrix, np.float32)
 
 
 @lru_cache(maxsize=1)

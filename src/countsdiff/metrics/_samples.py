@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.matrix import check_is_matrix
+from countsdiff.matrix import check_is_matrix, to_dense
 
 _ROWS = 1024  # cells made dense at a time
 
@@ -37,12 +37,6 @@ def check_samples(**samples: Any) -> list[Any]:
             wrong = values[~np.isfinite(values)][0]
             raise ValueError(f"{name} holds {wrong}; leave such cells or genes out, or fill the entries first")
     return list(matrices.values())
-
-
-def to_dense(matrix: Any) -> NDArray[np.float64]:
-    """Return a matrix that :func:`check_samples` passed, or a part of one, as an array."""
-    dense: NDArray[np.float64] = matrix.toarray() if sparse.issparse(matrix) else matrix
-    return dense
 
 
 def moments(sample: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from countsdiff.matrix import to_dense
+
 _ROWS = 1024  # cells made dense at a time
 
 
@@ -81,6 +83,6 @@ def log_normalise(matrix: Any, target_sum: float = 1e4) -> NDArray[np.float64]:
     target_sum
         Sum of a cell before the logarithm.
     """
-    x = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
+    x = to_dense(matrix, np.float64)
     total = x.sum(axis=1, keepdims=True)
     return np.log1p(x * (target_sum / np.where(total > 0, total, 1)))

@@ -9,7 +9,9 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.metrics.pairwise import euclidean_distances
 
-from ._samples import check_samples, moments, to_dense
+from countsdiff.matrix import to_dense
+
+from ._samples import check_samples, moments
 
 _MEMORY = 32  # MiB of distances at a time; a function of them takes as much again
 _MEDIAN_ROWS = 2000  # cells among which the median distance is found

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from countsdiff.counts import SPARSE_BELOW, align_genes
 from countsdiff.layers import borrow, changed_layers, check_not_read, default_layer, get_layer
+from countsdiff.matrix import to_dense
 from countsdiff.model._imputer import CountsDiffImputer
 
 
@@ -66,8 +67,7 @@ class Job:
         n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (matrix, rest))
         if sparse.issparse(rest) and n_filled < SPARSE_BELOW * self.adata.n_obs * self.adata.n_vars:
             return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
-        blocks = [m.toarray() if sparse.issparse(m) else m for m in (matrix, rest)]
-        return np.concatenate(blocks, axis=1)[:, order]
+        return np.concatenate([to_dense(matrix), to_dense(rest)], axis=1)[:, order]
 
 
 def load_model(folder: Path, accelerator: str = "auto") -> CountsDiffImputer:

@@ -56,7 +56,10 @@ class CountsDiffTrainingPlan(TrainingPlan):
         self._streams: dict[str, Tensor] = {}  # states of the random streams in a checkpoint
 
     def on_fit_start(self) -> None:
-        """Start the random stream on the device of the module, or go on with that of the checkpoint."""
+        """Start the random streams, or go on with that of the checkpoint."""
+        # torch's own orders cells and drops out: not with the numbers that hide and thin. It starts here, since on
+        # several devices Lightning sets it to a seed of its own, if there is one (scvi.settings.seed)
+        torch.manual_seed(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
         self._generator = torch.Generator(self.device).manual_seed(self.seed)
         if self._streams:
             self._generator.set_state(self._streams["noise"])

@@ -136,8 +136,6 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
         self.module.set_calibration()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_notices():
-            # of dropout, whose numbers must not be those that hide and thin
-            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             super().train(
                 max_epochs=max_epochs,
                 accelerator=accelerator,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.counts import SPARSE_BELOW
+from countsdiff.matrix import to_dense
 
 
 class Sink(Protocol):
@@ -46,7 +47,7 @@ class Collector:
         return [
             sparse.vstack([sparse.csr_matrix(b) for b in blocks], format="csr")
             if self.as_sparse and _is_sparse(blocks)
-            else np.concatenate([b.toarray() if sparse.issparse(b) else b for b in blocks])
+            else np.concatenate([to_dense(block) for block in blocks])
             for blocks in self._blocks
         ]
 

@@ -8,10 +8,9 @@ from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from scipy import sparse
 
 from countsdiff.layers import get_layer
-from countsdiff.matrix import check_is_matrix
+from countsdiff.matrix import check_is_matrix, to_dense
 
 BLUE, ORANGE, GREY = "#2a6ebb", "#e07b39", "#8a8a8a"
 
@@ -57,7 +56,7 @@ def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
     """
     matrix = get_layer(adata, which) if isinstance(which, str) else adata.X if which is None else which
     check_is_matrix(matrix=matrix)
-    array = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
+    array = to_dense(matrix, np.float64)
     if array.shape != adata.shape:
         raise ValueError(f"The matrix has shape {array.shape}, the data {adata.shape}.")
     return array

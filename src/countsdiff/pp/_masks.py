@@ -7,6 +7,7 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from countsdiff.layers import get_layer
+from countsdiff.matrix import to_dense
 
 # the paper's blocks by the share they hide in all: shares of the cells, and of the genes hidden in them
 _BLOCKS = {
@@ -182,7 +183,7 @@ def mnar(
         raise ValueError(f"kind is {kind!r}; it must be 'high' or 'low'")
     if not 0 <= slack <= 1:
         raise ValueError(f"slack is {slack}; it is a share of a gene's entries and must lie in [0, 1]")
-    counts = counts.toarray() if sparse.issparse(counts) else np.asarray(counts)
+    counts = to_dense(counts)
     eligible = _eligible(among, counts.shape)
     if np.isnan(counts[eligible]).any():
         cell, gene = np.argwhere(np.isnan(counts) & eligible)[0]
@@ -208,11 +209,12 @@ def check_share(share: float) -> None:
 def _eligible(among: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     if among is None:
         return np.ones(shape, dtype=bool)
+    among = to_dense(among)
     if among.shape != shape:
         raise ValueError(f"among has shape {among.shape}, but there are {shape} cells and genes; it needs every entry")
     if among.dtype != bool:
         raise ValueError(f"among must be boolean, True for entries that may be hidden; got dtype {among.dtype}")
-    return among.toarray() if sparse.issparse(among) else np.asarray(among)
+    return among
 
 
 def hide_entries(
@@ -251,11 +253,11 @@ def hide_entries(
     >>> bool(incomplete.layers["hidden"].nnz == hidden.sum())
     True
     """
+    hidden = to_dense(hidden)
     if hidden.shape != adata.shape:
         raise ValueError(f"hidden has shape {hidden.shape}, but adata has shape {adata.shape}")
     if hidden.dtype != bool:
         raise ValueError(f"hidden must be boolean, True for entries to hide; got dtype {hidden.dtype}")
-    hidden = hidden.toarray() if sparse.issparse(hidden) else np.asarray(hidden)
     result = adata.copy()
     counts = get_layer(result, layer)
     if sparse.issparse(counts):
