@@ -12,9 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 quickstart: $(VENV)/installed
 	$(BIN)/countsdiff demo --out quickstart
 
-# tests compute on one thread each, so that every core runs files of its own
+# tests compute on one thread each, so that every core runs some of them
 test: lint
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.optim import adamw_cycle
 from countsdiff.nn.embed import zeroed
 
 _DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,12 +119,7 @@ def train(
         torch.manual_seed(seed)
         module = build().to(device)
         averaged = ExponentialMovingAverage(module)
-        groups = [
-            {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": _WEIGHT_DECAY},
-            {"params": [p for p in module.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE, fused=True)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=n_steps, pct_start=0.101)
+        optimizer, cycle = adamw_cycle(module.parameters(), _LEARNING_RATE, _WEIGHT_DECAY, n_steps)
         best, weights = float("inf"), averaged.module.state_dict()  # a view: the last weights, until there is a best
         for step in range(1, n_steps + 1):
             rows = training[torch.randint(len(training), (_BATCH,), generator=generator, device=device)]

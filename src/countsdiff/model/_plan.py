@@ -9,6 +9,7 @@ import torch
 from scvi.train import TrainingPlan
 from torch import Tensor
 
+from countsdiff.core.optim import adamw_cycle
 from countsdiff.model._module import CountsDiffModule, NoisedCells
 
 
@@ -143,17 +144,9 @@ class CountsDiffTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict:
         """AdamW under one learning-rate cycle."""
-        parameters = list(self.module.denoiser.parameters())
-        # biases hold the level of a gene, which is to be learnt and not to be shrunk
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        # the fused step is twice as fast, but Lightning does not clip its gradients under mixed precision
-        fused = self.trainer.precision == "32-true"
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=self.eps, fused=fused)
-        # a tenth, and a bit: a warm-up of exactly one step divides by zero in torch
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.n_steps, pct_start=0.101)
+        fused = self.trainer.precision == "32-true"  # Lightning does not clip fused gradients under mixed precision
+        parameters = self.module.denoiser.parameters()
+        optimizer, cycle = adamw_cycle(parameters, self.lr, self.weight_decay, self.n_steps, fused=fused)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
