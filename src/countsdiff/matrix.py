@@ -21,6 +21,6 @@ def check_is_matrix(**values: Any) -> None:
         Naming the argument, and what to give instead.
     """
     for name, value in values.items():
-        if hasattr(value, "layers") or hasattr(value, "mod"):
+        if hasattr(value, "obs_names"):
             kind = type(value).__name__
             raise TypeError(f"{name} is an {kind}; give one of its matrices, such as .X or .layers['counts'].")

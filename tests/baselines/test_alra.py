@@ -25,6 +25,13 @@ def test_missing_entries_of_a_low_rank_matrix_are_recovered(low_rank):
     assert np.quantile(error, 0.95) < 0.1
 
 
+def test_cells_of_which_nothing_is_seen_have_the_average_depth(low_rank):
+    hidden = np.zeros(low_rank.shape, dtype=bool)
+    hidden[0] = True
+    depth = low_rank[1:].sum(1).mean()
+    assert ALRA().impute(low_rank, hidden)[0].sum() == pytest.approx(depth, rel=0.3)
+
+
 def test_rank_is_the_last_spacing_that_stands_out():
     noise = 1 - 0.001 * np.arange(100) - 1e-4 * np.sin(np.arange(100))
     spectrum = noise + np.where(np.arange(100) < 5, 10, 0)

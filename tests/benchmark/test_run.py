@@ -100,6 +100,12 @@ class TestImputation:
             assert exam.seen.counts.shape == data.counts.shape
         np.testing.assert_array_equal(exams[0].seen.missing, np.random.default_rng(2).random(data.counts.shape) <= 0.5)
 
+    def test_misspelt_settings_are_refused(self, latents):
+        with pytest.raises(ValueError, match="design is 'inplace'"):
+            Imputation(latents, design="inplace")
+        with pytest.raises(ValueError, match="no mask 'mcar11'"):
+            Imputation(latents, ("mcar11",))
+
     def test_designs_are_kept_apart(self, data, latents, fakes, results):
         for design in ("paper", "in_place"):
             run(Imputation(latents, ("mcar50",), design), [data], [fakes.Fake(data.counts)], [0], results)

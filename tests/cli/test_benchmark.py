@@ -54,6 +54,15 @@ def test_writes_results_and_a_report_and_goes_on_where_it_stopped(run, source, t
     assert err.count("\n") == 1
 
 
+def test_a_mask_that_needs_genes_left_out_is_for_data_that_have_some(run, tmp_path):
+    adata = datasets.pbmc3k()[:200]
+    adata[:, (adata.X > 0).sum(0).A1 > 100].copy().write_h5ad(tmp_path / "blood.h5ad")
+    options = (tmp_path / "blood.h5ad", "--methods", "gene_mean", "--out", tmp_path)
+    status, _, err = run(*options, "--masks", "mcar10,mar25")
+    assert (status, "all of blood were chosen; leave it out" in err) == (2, True)
+    assert not (tmp_path / "results.csv").exists()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_imputes_in_place(run, source, tmp_path):
     options = ("--design", "in_place", "--genes", 20, "--methods", "gene_mean", "--out", tmp_path)

@@ -102,6 +102,9 @@ def test_evaluation_states_both_references(run, folder, monkeypatch):
         (("sample", "RUN", "-o", "x.png", "--attrition", "2"), "Invalid value for '--attrition'"),
         (("sample", "RUN", "-o", "x.png", "--device", "cuda"), "cannot be loaded on cuda"),
         (("inpaint", "RUN", "--data", "DATA", "-o", "x.png", "--method", "repaint"), "RePaint draws samples only"),
+        (("inpaint", "RUN", "--data", "DATA", "-o", "x.png", "--hide", "0"), "--hide 0 hides no pixel"),
+        (("inpaint", "RUN", "--data", "COWS", "-o", "x.png"), "does not know 'cow'; it knows cat, dog"),
+        (("train", "TINY", "--data", "COWS", "-o", "RUN", "-q"), "has categories [['cat', 'dog']], not [['cow'"),
         (("evaluate", "RUN", "--data", "DATA"), "--inception download, or --resnet"),
         (
             ("evaluate", "RUN", "--data", "DATA", "--inception", "none.pth", "-n", "4"),
@@ -111,7 +114,10 @@ def test_evaluation_states_both_references(run, folder, monkeypatch):
 )
 def test_bad_input_ends_with_one_sentence(run, folder, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    arrays = dict(np.load(folder / "data.npz"))
+    np.savez(tmp_path / "cows.npz", **arrays | {"labels": ["cow", "dog"] * 15})
     names = {"DATA": folder / "data.npz", "TINY": folder / "tiny.yaml", "RUN": folder / "run"}
+    names["COWS"] = tmp_path / "cows.npz"
     status, out, err = run("image", *(names.get(a, a) for a in arguments))
     assert (status, out) == (2, "")
     assert message in err

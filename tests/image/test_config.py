@@ -46,6 +46,10 @@ def test_a_file_of_ones_own(tmp_path):
         ("head: gamma", "more spread than pixels are"),
         ("n_steps: 0", "n_steps must be at least 1; got 0"),
         ("- a", "name: value"),
+        ("n_steps: many", "n_steps is 'many'"),
+        ("widths: 8", "widths is 8"),
+        ("size: 0", "size must be at least 1"),
+        ("a: [", "no YAML"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, text, message):

@@ -221,6 +221,29 @@ def test_npz_is_refused_if_it_is_none_or_a_pickle(tmp_path):
         read_npz(tmp_path / "d.npz")
 
 
+def test_npz_says_what_does_not_fit(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="this is no .npz file"):
+        read_npz(tmp_path / "a.npy")
+    np.savez(tmp_path / "b.npz", images=np.zeros((2, 3, 8, 8), np.uint8), attributes=np.ones(2))
+    with pytest.raises(ValueError, match=r"attributes have the shape \(number, attributes\)"):
+        read_npz(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", images=np.zeros((2, 4, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match="one channel, or three of colour; got 4"):
+        read_npz(tmp_path / "c.npz")
+
+
+def test_pictures_that_would_be_cut_off_are_refused(tmp_path, images):
+    Image.fromarray(np.full((8, 8), 50_000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png: its pixels have more than 8 bits"):
+        read_folder(tmp_path)
+    (tmp_path / "deep.png").unlink()
+    Image.fromarray(images.pixels[0].transpose(1, 2, 0)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"cut\.png: this picture cannot be read"):
+        read_folder(tmp_path)
+
+
 def test_folders_of_pictures(tmp_path, images):
     for k, name in enumerate(("b/1.png", "a/1.png", "a/2.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from countsdiff.core import Intensity
+from countsdiff.image.data import Images
 from countsdiff.image.model import build_denoiser
 from countsdiff.image.pixel_model import PixelModel
 from countsdiff.model_files import ModelFileError
@@ -133,6 +134,23 @@ def test_untrained_denoising_is_conjugacy(model, images, p):
     np.testing.assert_allclose(model.denoise(thinned, p, batch_size=4), expected, rtol=1e-5)
 
 
+def test_photons_that_were_counted_stay(model, images):
+    thinned = np.random.default_rng(0).binomial(images.pixels[:4], 0.9).astype(np.uint8)
+    drawn = model.denoise(thinned, 0.9, output="sample", attrition=0.5, sample_steps=20, batch_size=4)
+    assert (drawn >= thinned).all()
+
+
+def test_classes_are_known_by_name(model):
+    def labelled(names, codes):
+        return Images(np.zeros((2, 3, 8, 8), np.uint8), np.array(codes), (names,))
+
+    assert model.codes_of(labelled(("b",), [[0], [0]])).tolist() == [[1], [1]]
+    assert model.codes_of(labelled(("b", "a"), [[0], [1]])).tolist() == [[1], [0]]
+    assert model.codes_of(Images(np.zeros((2, 3, 8, 8), np.uint8), np.empty((2, 0), int))).tolist() == [[-1], [-1]]
+    with pytest.raises(ValueError, match="does not know 'c'; it knows a, b"):
+        model.codes_of(labelled(("c", "b"), [[0], [1]]))
+
+
 def test_photons_are_not_the_numbers_that_jump_draws_from_them(model, images):
     jump = replace(model, config=model.config.with_options(jump_scale=0.5))
     with pytest.raises(ValueError, match="counts 0.5 for a photon"):
@@ -164,7 +182,7 @@ def test_a_failure_leaves_the_older_model(model, tmp_path, monkeypatch):
         (
             "config.json",
             lambda data: data.replace(b'"rate"', b'"best"').replace(b'"bounded"', b'"best"'),
-            "Unknown head",
+            "head is 'best'",
         ),
         (
             "config.json",
@@ -192,3 +210,5 @@ def test_bad_requests_are_named(model, images):
         model.denoise(images.pixels[:2], 1.0)
     with pytest.raises(ValueError, match="codes have the shape"):
         model.sample(2, codes=np.zeros((2, 3), dtype=np.int64))
+    with pytest.raises(ValueError, match="got 0 to 2"):
+        model.sample(2, codes=np.array([[0], [2]]))

@@ -46,6 +46,10 @@ def test_coverage_is_what_the_law_says(calibrated):
     assert interval_coverage(truth, lower, upper) == pytest.approx(nominal, abs=0.01)
 
 
+def test_coverage_of_unknown_counts_is_unknown():
+    assert np.isnan(interval_coverage([np.nan, 1], [0, 0], [2, 2]))
+
+
 def test_coverage_refuses_a_reversed_interval():
     with pytest.raises(ValueError, match=r"entry 1 .*\[3, 2\]"):
         interval_coverage([0, 2], [0, 3], [0, 2])

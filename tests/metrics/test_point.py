@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse, stats
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
@@ -63,6 +64,19 @@ def test_poisson_loss_is_least_at_the_mean(entries):
 def test_undefined_where_truth_says_nothing():
     assert np.isnan(r2([2, 2], [1, 3]))
     assert np.isnan(relative_bias([0, 0], [1, 3]))
+    assert np.isnan(r2([0.1, 0.1, 0.1], [0.2, 0.2, 0.2]))  # whose mean is another, rounded
+
+
+def test_what_was_not_predicted_has_no_score(matrices):
+    truth, imputed, hidden = matrices
+    imputed = imputed.copy()
+    imputed[tuple(np.argwhere(hidden)[0])] = np.nan
+    assert np.isnan(list(evaluate(truth, imputed, hidden).values())).all()
+
+
+def test_data_frames_are_matrices(matrices):
+    frames = [pd.DataFrame(matrix) for matrix in matrices]
+    assert evaluate(*frames) == evaluate(*matrices)
 
 
 @pytest.mark.parametrize("metric", POINT_METRICS)

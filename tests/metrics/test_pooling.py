@@ -31,6 +31,17 @@ def test_data_that_do_not_vary_have_p_value_one():
     assert (pooled.statistic, pooled.p_value) == (0.0, 1.0)
 
 
+def test_of_any_number_of_cells_the_degrees_of_freedom_are_those_of_the_imputations():
+    pooled = pool_imputations([[1.0, 2.0], [1.5, 2.0]], np.full((2, 2), 0.1), np.inf)
+    large = pool_imputations([[1.0, 2.0], [1.5, 2.0]], np.full((2, 2), 0.1), 1e12)
+    np.testing.assert_allclose(pooled.p_value, large.p_value, rtol=1e-6)
+    np.testing.assert_allclose(pooled.df, [1.0 / pooled.missing_information[0] ** 2, np.inf])
+
+
+def test_what_is_unknown_is_not_taken_for_no_difference():
+    assert np.isnan(pool_imputations([1.0, 1.5], [np.nan, 0.1], 10.0).p_value)
+
+
 def test_coverage_with_half_of_a_sample_missing():
     # mean of 20 normal numbers of which 10 are missing; proper imputation draws their law from its posterior
     rng = np.random.default_rng(0)

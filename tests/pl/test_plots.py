@@ -1,5 +1,6 @@
 """What is drawn is what is in the data."""
 
+import anndata as ad
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -39,6 +40,27 @@ def test_recovery_counts_every_hidden_entry(imputed):
     assert axes.collections[0].get_array().sum() == hidden.sum()
     r = np.corrcoef(*(np.log1p(imputed.layers[k][hidden]) for k in ("truth", "imputed")))[0, 1]
     assert f"{hidden.sum():,} held-out entries, r = {r:.2f}" in axes.get_title()
+
+
+def test_what_was_not_imputed_is_left_out(imputed):
+    at = np.argwhere(imputed.layers["hidden"])[:7]
+    imputed.layers["imputed"][tuple(at.T)] = np.nan
+    axes = pl.recovery(imputed, "truth", show=False)
+    assert axes.get_title().startswith(f"{imputed.layers['hidden'].sum() - 7:,} held-out entries, r = 0.")
+
+
+def test_data_on_disk_are_drawn_as_in_memory(imputed, tmp_path):
+    imputed.X = sparse.csr_matrix(imputed.X)
+    imputed.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    titles = [pl.recovery(data, None, show=False).get_title() for data in (imputed, backed)]
+    assert titles[0] == titles[1]
+
+
+def test_a_part_of_a_figure_is_saved_with_the_whole(imputed, tmp_path):
+    part = plt.figure().subfigures(1, 2)[0]
+    pl.recovery(imputed, "truth", ax=part.subplots(), save=tmp_path / "whole.png")
+    assert (tmp_path / "whole.png").stat().st_size > 0
 
 
 def test_calibrated_predictions_are_on_the_diagonal(imputed):
@@ -141,6 +163,9 @@ def test_trajectory_ends_in_the_cell(make_adata):
         (lambda a: pl.recovery(a, np.zeros((2, 2))), ValueError, r"\(2, 2\)"),
         (lambda a: pl.recovery(a, "truth", hidden=np.zeros(a.shape)), ValueError, "No entry is hidden"),
         (lambda a: pl.zeros_filled(a, "nowhere"), KeyError, "'nowhere'"),
+        (lambda a: pl.coverage(a, "truth", interval=90), ValueError, "between 0 and 1"),
+        (lambda a: pl.calibration(a[:1].copy(), "truth"), ValueError, "has ten of the"),
+        (lambda a: pl.recovery(a, np.full(a.shape, np.nan)), ValueError, "both a true count and an imputed one"),
         (lambda a: pl.gene_gene(a, "gene1", "nope"), KeyError, "'nope'"),
         (lambda a: pl.uncertainty(a, basis="X_tsne"), KeyError, "'X_tsne'"),
         (lambda a: pl.uncertainty(a, gene="nope"), KeyError, "'nope'"),

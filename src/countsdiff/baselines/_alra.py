@@ -57,7 +57,8 @@ def _predict(counts: Counts, observed: NDArray[np.float32], *, seed: int) -> Cou
     low_rank[low_rank <= np.maximum(-np.quantile(low_rank, _QUANTILE, axis=0), 0)] = 0
     completed = _rescale(low_rank, values, known)
     completed = np.where(known & (completed == 0), values, completed)
-    return at_own_depth(np.expm1(completed), counts, observed)
+    # at the average cell's depth, which those of which nothing was seen keep
+    return at_own_depth(np.expm1(completed) * divide(means.sum(), np.array([_LIBRARY])), counts, observed)
 
 
 def _svd(values: NDArray[Any], rank: int, n_power_iterations: int, seed: int) -> tuple[NDArray[Any], ...]:

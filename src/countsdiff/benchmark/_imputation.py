@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from ._exam import Answer, Cells, Counts, Exam, Question, Score
 from ._latents import Latents
 from ._masks import MASKS
 from ._methods import imputers
+
+Design = Literal["paper", "in_place"]
 
 _SHARE_TEST = 0.2
 _POINT_METRICS = ("rmse", "mae", "bias", "r2", "poisson_loss", "spearman_per_cell")
@@ -38,14 +40,18 @@ class Imputation:
     design
         ``"paper"``: methods are fitted once, to 80 % of the cells, which are complete, and impute the others under
         each mask. ``"in_place"``: entries of all cells are hidden, and the same matrix is fitted and imputed.
-    n_draws
-        Draws whose mean is scored.
     """
 
     latents: Latents
     masks: tuple[str, ...] = tuple(MASKS)
-    design: Literal["paper", "in_place"] = "paper"
-    n_draws: int = 5
+    design: Design = "paper"
+    n_draws: ClassVar[int] = 5  # whose mean is scored
+
+    def __post_init__(self) -> None:
+        if self.design not in get_args(Design):
+            raise ValueError(f"design is {self.design!r}; choose one of {', '.join(get_args(Design))}")
+        if unknown := [mask for mask in self.masks if mask not in MASKS]:
+            raise ValueError(f"there is no mask {unknown[0]!r}; choose among {', '.join(MASKS)}")
 
     @property
     def name(self) -> str:

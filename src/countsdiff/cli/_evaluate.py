@@ -49,7 +49,9 @@ def evaluate(
         check_boolean(marks, f"layers[{missing_layer!r}]")
         hidden = sparse.csr_matrix(marks, dtype=bool)
         prediction = get_layer(scored, key)
+        _check_unique(scored)
     with blame(truth):
+        _check_unique(known)
         counts = get_layer(_align(known, scored), layer or default_layer(known))
     hidden.eliminate_zeros()
     n_hidden = hidden.nnz
@@ -83,11 +85,14 @@ def _align(truth: "AnnData", imputed: "AnnData") -> "AnnData":
     return truth[rows, _positions("gene", truth.var_names, imputed.var_names)]
 
 
-def _positions(what: str, names: "pd.Index", wanted: "pd.Index") -> Any:
-    for index in (names, wanted):
+def _check_unique(adata: "AnnData") -> None:
+    for what, index in (("cell", adata.obs_names), ("gene", adata.var_names)):
         if not index.is_unique:
             twice = index[index.duplicated()][0]
             raise ValueError(f"{what}s cannot be matched by name: {twice!r} stands more than once; rename them first.")
+
+
+def _positions(what: str, names: "pd.Index", wanted: "pd.Index") -> Any:
     positions = names.get_indexer(wanted)
     absent = wanted[positions < 0]
     if len(absent):

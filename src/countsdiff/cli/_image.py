@@ -163,14 +163,18 @@ def inpaint(
         trained = _load(model, device)
         images = _read(data, "test", trained.config)
         images = images.take(slice(0, n))
+        if len(images) == 0:
+            raise InputError(f"{data}: there are no test images.")
         side = trained.shape[1:]
         hidden = central_block(len(images), side) if block else scattered(len(images), side, hide, seed)
+        if not hidden.any():
+            raise InputError(f"--hide {hide:g} hides no pixel; hide more of them.")
         answer = trained.inpaint(
             images.pixels,
             hidden,
             output=output.value,
             method=method.value,
-            codes=images.codes if trained.categories else None,
+            codes=trained.codes_of(images) if trained.categories else None,
             seed=seed,
             sample_steps=steps,
             guidance=guidance,
@@ -218,7 +222,7 @@ def evaluate(
         network = None if resnet is None else CifarResNet.load(resnet)
         trained = _load(model, device)
         references = {split: _read(data, split, trained.config) for split in ("train", "test")}
-        known = references["train"].codes
+        known = trained.codes_of(references["train"]) if trained.categories else references["train"].codes
         drawn = trained.sample(
             n,
             codes=known[[k % len(known) for k in range(n)]] if trained.categories else None,

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.sampler import AttritionKind, BirthRule
 from countsdiff.core.schedule import Spacing
+from countsdiff.model_files import check_type
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -95,6 +96,8 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.head == "gamma":
             raise ValueError("Births of the head 'gamma' are more spread than pixels are; choose bounded, rate or x0.")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size must be at least 1; got {self.size}.")
         for name in ("n_steps", "batch_size", "sample_steps", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
@@ -106,12 +109,19 @@ class ImageConfig:
         Raises
         ------
         ValueError
-            If a setting is unknown or out of range.
+            If a setting is unknown, of another kind or out of range.
         """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(settings) - known)
         if unknown:
             raise ValueError(f"Unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}.")
+        hints = get_type_hints(cls)
+        for name, value in settings.items():
+            several = get_args(hints[name]) if get_origin(hints[name]) is tuple else ()
+            try:
+                check_type(value, list[several[0]] if several else hints[name], name)  # type: ignore[valid-type]
+            except TypeError as error:
+                raise ValueError(f"{error}.") from error
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
         return cls(**values)
 
@@ -148,7 +158,10 @@ def get_config(name: str | Path) -> ImageConfig:
     if not file.is_file():
         names = ", ".join(config_names())
         raise ValueError(f"There is no configuration {str(name)!r}; choose one of {names}, or a file.")
-    settings = yaml.safe_load(file.read_text())
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: this is no YAML, {' '.join(str(error).split())}.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{name}: a configuration is a list of settings, name: value.")
     return ImageConfig.from_dict(settings)

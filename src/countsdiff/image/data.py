@@ -43,6 +43,8 @@ class Images:
                 "Images are uint8 of shape (number, channels, height, width); got "
                 f"{self.pixels.dtype} of shape {self.pixels.shape}."
             )
+        if self.pixels.shape[1] not in (1, 3):
+            raise ValueError(f"Images have one channel, or three of colour; got {self.pixels.shape[1]}.")
         if self.codes.shape != (len(self.pixels), len(self.categories)):
             raise ValueError(
                 f"{len(self.pixels)} images with {len(self.categories)} covariates need as many codes; got "
@@ -185,7 +187,7 @@ def read_npz(path: str | Path, split: Split = "train") -> Images:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: this is no .npz file of arrays, {error}.") from error
     if "images" not in arrays:
         raise ValueError(f"{path}: there is no array 'images' among {', '.join(arrays) or 'none'}.")
@@ -196,6 +198,8 @@ def read_npz(path: str | Path, split: Split = "train") -> Images:
     categories: tuple[tuple[str, ...], ...] = ()
     if "attributes" in arrays:
         codes = (arrays["attributes"] > 0).astype(np.int64)
+        if codes.ndim != 2:
+            raise ValueError(f"{path}: attributes have the shape (number, attributes); got {codes.shape}.")
         found = arrays.get("attribute_names", np.arange(codes.shape[1])).astype(str)
         categories = tuple((f"not {name}", str(name)) for name in found)
     elif "labels" in arrays:
@@ -244,9 +248,13 @@ def _read_picture(file: Path, size: int | None, crop: int | None = None) -> NDAr
 
     try:
         with Image.open(file) as opened:
+            if opened.mode[0] in "IF":
+                raise ValueError(f"{file}: its pixels have more than 8 bits ({opened.mode}); scale them to 0 to 255.")
             picture = opened.convert("RGB")
     except UnidentifiedImageError as error:
         raise ValueError(f"{file}: this file is no picture.") from error
+    except OSError as error:
+        raise ValueError(f"{file}: this picture cannot be read, {error}.") from error
     width, height = picture.size
     side = min(crop or min(width, height), width, height)
     left, top = (width - side) // 2, (height - side) // 2

@@ -18,7 +18,7 @@ from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
 from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
-from countsdiff.image.data import LARGEST
+from countsdiff.image.data import LARGEST, Images
 from countsdiff.image.model import build_denoiser
 from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
 
@@ -127,6 +127,30 @@ class PixelModel:
         ]
         return self._to_pixels(drawn, n)
 
+    def codes_of(self, images: Images) -> NDArray[np.int64]:
+        """Codes of what is known of images as the model has them, by the names of the categories; −1 for unknown.
+
+        Parameters
+        ----------
+        images
+            Images whose covariates are those of the model, in its order, or that have none.
+
+        Raises
+        ------
+        ValueError
+            If there is another number of covariates, or a category that the model does not know.
+        """
+        if not images.categories:
+            return np.full((len(images), len(self.categories)), -1)
+        if len(images.categories) != len(self.categories):
+            raise ValueError(f"The model knows {len(self.categories)} covariates, the images {len(images.categories)}.")
+        codes = np.empty_like(images.codes)
+        for column, (theirs, ours) in enumerate(zip(images.categories, self.categories, strict=True)):
+            if unknown := [name for name in theirs if name not in ours]:
+                raise ValueError(f"The model does not know {unknown[0]!r}; it knows {', '.join(ours)}.")
+            codes[:, column] = np.array([ours.index(name) for name in theirs])[images.codes[:, column]]
+        return codes
+
     def inpaint(
         self,
         pixels: Pixels,
@@ -203,7 +227,7 @@ class PixelModel:
         output
             ``"mean"``: expected intensity before thinning, float32, in one pass; ``"sample"``: a draw, uint8.
         codes, seed, batch_size, **options
-            As for :meth:`sample`.
+            As for :meth:`sample`; without attrition, which would take photons that were counted.
 
         Raises
         ------
@@ -218,7 +242,7 @@ class PixelModel:
             raise ValueError(
                 f"The model counts {scale:g} for a photon (jump_scale), and cannot tell how many were kept."
             )
-        denoiser, config = self._sampler(options)
+        denoiser, config = self._sampler({**options, "attrition": 0.0})
         restored = []
         start = 0
         for context, generator in self._batches(thinned, np.ones(thinned.shape, dtype=bool), codes, seed, batch_size):
@@ -269,6 +293,9 @@ class PixelModel:
             codes = np.full((n, len(self.categories)), -1)
         if codes.shape != (n, len(self.categories)):
             raise ValueError(f"codes have the shape (n, n_covariates), {(n, len(self.categories))}; got {codes.shape}.")
+        n_known = np.array([len(names) for names in self.categories], dtype=np.int64)
+        if ((codes < -1) | (codes >= n_known)).any():
+            raise ValueError(f"codes lie between −1 and {n_known.tolist()} less 1; got {codes.min()} to {codes.max()}.")
         scale = self.config.jump_scale or 1.0
         for start in range(0, n, batch_size):
             rows = np.arange(start, start + batch_size)

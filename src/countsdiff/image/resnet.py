@@ -1,5 +1,6 @@
 """Features of CIFAR-10 classifiers: residual networks as He et al. (2016) have them for that set."""
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ class CifarResNet(nn.Module):
             weights = {name.removeprefix("module."): value for name, value in saved.items()}
             network = cls(len({name.split(".")[1] for name in weights if name.startswith("layer1.")}))
             network.load_state_dict(weights)
-        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        except (RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: these are no weights of a CIFAR-10 ResNet ({error}).") from error
         return network.eval()
 

@@ -62,9 +62,12 @@ def train(
     ValueError
         If the loss is not a number, or the checkpoint is of another training.
     """
+    if len(images) == 0:
+        raise ValueError("There are no images to train on.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_run(folder, {"config": config.to_dict(), "seed": seed, "n_images": len(images), "shape": [*images.shape]})
+    what = {"n_images": len(images), "shape": [*images.shape], "categories": [[*names] for names in images.categories]}
+    _check_run(folder, {"config": config.to_dict(), "seed": seed, **what})
     categories = images.categories if config.conditional else ()
     # the caller's random numbers are not touched: every step seeds torch's own stream for dropout
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():

@@ -27,7 +27,7 @@ def variance_ratio(truth: ArrayLike, sample: ArrayLike) -> float:
         Counts and sampled counts of the scored entries, both of shape ``(n_entries,)``.
     """
     x, y = check_entries(truth=truth, sample=sample)
-    return float(y.var() / x.var()) if x.var() > 0 else float("nan")
+    return float(y.var() / x.var()) if np.ptp(x) > 0 else float("nan")
 
 
 def interval_coverage(truth: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> float:
@@ -52,7 +52,8 @@ def interval_coverage(truth: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> f
     if reversed_.size:
         i = reversed_[0]
         raise ValueError(f"entry {i} has the interval [{low[i]:g}, {high[i]:g}]; lower must not exceed upper")
-    return float(np.mean((low <= x) & (x <= high)))
+    inside = np.where(np.isnan(x), np.nan, (low <= x) & (x <= high))
+    return float(np.mean(inside))
 
 
 def randomised_pit(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> NDArray[np.float64]:

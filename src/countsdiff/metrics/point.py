@@ -88,7 +88,7 @@ def r2(truth: ArrayLike, prediction: ArrayLike) -> float:
     """
     x, y = check_entries(truth=truth, prediction=prediction)
     total = np.sum((x - x.mean()) ** 2)
-    return float(1 - np.sum((x - y) ** 2) / total) if total > 0 else float("nan")
+    return float(1 - np.sum((x - y) ** 2) / total) if np.ptp(x) > 0 else float("nan")
 
 
 def poisson_loss(truth: ArrayLike, prediction: ArrayLike) -> float:
@@ -196,6 +196,8 @@ def _take(matrix: Any, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArra
 
 def _spearman(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Pearson correlation of the ranks within each row, averaged over rows, all rows at once."""
+    if np.isnan(x).any() or np.isnan(y).any():
+        return float("nan")  # which has no rank
     n_rows = int(rows.max()) + 1
     size = np.maximum(np.bincount(rows, minlength=n_rows), 1)
 

@@ -32,13 +32,13 @@ class PooledEstimate:
     def statistic(self) -> NDArray[np.float64]:
         """Estimate over its standard error; 0 where both are 0."""
         error = np.sqrt(self.variance)
-        return np.divide(self.estimate, error, out=np.zeros_like(self.estimate), where=error > 0)
+        return np.divide(self.estimate, error, out=np.zeros_like(self.estimate), where=error != 0)
 
     @property
     def p_value(self) -> NDArray[np.float64]:
         """Two-sided p-value of the estimate being 0; 1 where the data do not vary."""
         p: NDArray[np.float64] = 2.0 * stats.t.sf(np.abs(self.statistic), np.maximum(self.df, 1e-9))
-        return np.where(self.variance > 0, p, 1.0)
+        return np.where(self.variance == 0, 1.0, p)
 
 
 def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) -> PooledEstimate:
@@ -81,7 +81,8 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) 
     share = np.divide(between, total, out=np.zeros_like(total), where=total > 0)
     with np.errstate(divide="ignore"):
         df_imputation = (m - 1) / np.square(share)
-    df_observed = (complete + 1.0) / (complete + 3.0) * complete * (1.0 - share)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # as complete data have it, less what is missing; of any number of cells (∞) as far as anything was observed
+        df_observed = np.where(share < 1.0, (1.0 - 2.0 / (complete + 3.0)) * complete * (1.0 - share), 0.0)
         pooled = 1.0 / (1.0 / df_imputation + 1.0 / df_observed)
     return PooledEstimate(q.mean(0), total, pooled, share)

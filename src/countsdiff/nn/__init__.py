@@ -48,6 +48,9 @@ def backbone_class(name: BackboneName) -> type[GeneMLP] | type[GeneTransformer]:
 def adopted_state(backbone: nn.Module, reference: nn.Module, origins: Sequence[int | None]) -> dict[str, Tensor]:
     """Weights with which a backbone answers as a reference that knows fewer covariates or categories.
 
+    Of the transformer that is nearly so: a covariate that the reference lacks is one more token, which takes a little
+    of the attention until it is trained.
+
     Parameters
     ----------
     backbone, reference

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from countsdiff.counts import dense_rows, is_on_disk
 from countsdiff.layers import get_layer
 from countsdiff.matrix import check_is_matrix, to_dense
 
@@ -37,6 +38,7 @@ def finish(axes: Any, ax: Any, show: bool | None, save: str | Path | None) -> An
         File to write.
     """
     figure = np.atleast_1d(axes)[0].figure
+    figure = getattr(figure, "figure", None) or figure  # of a subfigure the whole, which can be saved
     if save is not None:
         figure.savefig(save, dpi=150, bbox_inches="tight")
     if show or (show is None and ax is None and save is None):
@@ -56,7 +58,7 @@ def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
     """
     matrix = get_layer(adata, which) if isinstance(which, str) else adata.X if which is None else which
     check_is_matrix(matrix=matrix)
-    array = to_dense(matrix, np.float64)
+    array = to_dense(dense_rows(matrix, np.arange(adata.n_obs)) if is_on_disk(matrix) else matrix, np.float64)
     if array.shape != adata.shape:
         raise ValueError(f"The matrix has shape {array.shape}, the data {adata.shape}.")
     return array

@@ -47,7 +47,7 @@ def recovery(
     """
     x, y = _entries(adata, hidden, truth, imputed)
     axes = start(ax, (4.6, 3.8))
-    top = np.log1p(max(x.max(), np.quantile(y, 0.9999)) * 1.1)
+    top = np.log1p(max(x.max(), np.quantile(y, 0.9999), 1.0) * 1.1)
     # a count fills its unit of the axis: jittered, or points would stand in columns
     jittered = np.log1p(np.maximum(x + np.random.default_rng(0).uniform(-0.5, 0.5, len(x)), 0.0))
     drawn = axes.hexbin(
@@ -140,6 +140,8 @@ def coverage(
     -------
     matplotlib.axes.Axes
     """
+    if not 0.0 < interval < 1.0:
+        raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {interval}.")
     x, y, low, high = _entries(adata, hidden, truth, imputed, f"{imputed}_lower", f"{imputed}_upper")
     inside = (low <= x) & (x <= high)
     bins, members = _bins(y, n_bins)
@@ -160,11 +162,15 @@ def coverage(
 
 
 def _entries(adata: AnnData, hidden: Any, *matrices: Any) -> list[NDArray[np.float64]]:
-    """Hidden entries of each matrix."""
+    """Hidden entries of each matrix, those that are NaN in one of them left out."""
     at = dense(adata, hidden) > 0
     if not at.any():
         raise ValueError("No entry is hidden: `hidden` has to be True where counts were held out.")
-    return [dense(adata, matrix)[at] for matrix in matrices]
+    entries = [dense(adata, matrix)[at] for matrix in matrices]
+    known = np.isfinite(entries).all(axis=0)  # some may not have been imputed
+    if not known.any():
+        raise ValueError("No hidden entry has both a true count and an imputed one.")
+    return [values[known] for values in entries]
 
 
 def _bins(y: NDArray[np.float64], n_bins: int) -> tuple[NDArray[np.float64], list[NDArray[np.intp]]]:
@@ -172,4 +178,6 @@ def _bins(y: NDArray[np.float64], n_bins: int) -> tuple[NDArray[np.float64], lis
     edges = np.geomspace(max(y.min(), 1e-4), max(y.max(), 1e-3) * (1 + 1e-9), n_bins + 1)
     bin_of = np.digitize(y, edges[1:-1])
     members = [m for k in range(n_bins) if len(m := np.flatnonzero(bin_of == k)) >= 10]
+    if not members:
+        raise ValueError(f"No bin of {n_bins} has ten of the {len(y)} entries; hide more, or take fewer bins.")
     return np.array([y[m].mean() for m in members]), members

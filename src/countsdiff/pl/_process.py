@@ -64,7 +64,7 @@ def history(
 
 
 def schedules(
-    names: Sequence[str | SurvivalSchedule] = ("cosine", "linear", "logit_linear", "blackout", "jump"),
+    names: str | Sequence[str | SurvivalSchedule] = ("cosine", "linear", "logit_linear", "blackout", "jump"),
     *,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -85,7 +85,7 @@ def schedules(
     """
     axes = start(ax, (4.6, 3.4))
     t = torch.linspace(0.0, 1.0, 401, dtype=torch.float64)
-    for i, name in enumerate(names):
+    for i, name in enumerate([names] if isinstance(names, str) else names):
         label = name if isinstance(name, str) else type(name).__name__
         axes.plot(t, get_schedule(name)(t).p, lw=1.5, ls="--" if i % 2 else "-", label=label)  # some are alike
     axes.set(xlabel="time t", ylabel="survival probability p(t)", xlim=(0, 1), ylim=(0, 1.01))

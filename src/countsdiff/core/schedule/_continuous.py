@@ -18,7 +18,7 @@ class CosineSchedule(SurvivalSchedule):
 
     def slope(self, t: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
-        return -0.5 * math.pi * torch.sin(math.pi * t)
+        return -0.5 * math.pi * torch.sin(math.pi * t).clamp(min=0.0)  # π in floating point is a little off
 
     def inverse(self, p: Tensor) -> Tensor:
         """See :class:`SurvivalSchedule`."""
