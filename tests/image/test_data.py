@@ -273,6 +273,20 @@ def test_codes_belong_to_images(images):
         Images(images.pixels, images.codes[:5], images.categories)
 
 
+def test_classes_go_by_their_names():
+    def labelled(names, codes):
+        return Images(np.zeros((2, 3, 8, 8), np.uint8), np.array(codes), (names,))
+
+    known = (("a", "b"),)
+    assert labelled(("b",), [[0], [0]]).codes_as(known).tolist() == [[1], [1]]
+    assert labelled(("b", "a"), [[0], [1]]).codes_as(known).tolist() == [[1], [0]]
+    assert labelled(("b", "a"), [[0], [1]]).codes_as(()).shape == (2, 0)
+    nameless = Images(np.zeros((2, 3, 8, 8), np.uint8), np.empty((2, 0), np.int64))
+    assert nameless.codes_as(known).tolist() == [[-1], [-1]]
+    with pytest.raises(ValueError, match="does not know 'c'; it knows a, b"):
+        labelled(("c", "b"), [[0], [1]]).codes_as(known)
+
+
 def test_flips_turn_about_half_of_the_images_over(generator):
     pixels = torch.arange(600 * 4, dtype=torch.float32).view(600, 1, 2, 2)
     flipped = flip(pixels, generator)

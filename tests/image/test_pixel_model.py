@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from countsdiff.core import Intensity
-from countsdiff.image.data import Images
 from countsdiff.image.model import build_denoiser
 from countsdiff.image.pixel_model import PixelModel
 from countsdiff.model_files import ModelFileError
@@ -138,17 +137,6 @@ def test_photons_that_were_counted_stay(model, images):
     thinned = np.random.default_rng(0).binomial(images.pixels[:4], 0.9).astype(np.uint8)
     drawn = model.denoise(thinned, 0.9, output="sample", attrition=0.5, sample_steps=20, batch_size=4)
     assert (drawn >= thinned).all()
-
-
-def test_classes_are_known_by_name(model):
-    def labelled(names, codes):
-        return Images(np.zeros((2, 3, 8, 8), np.uint8), np.array(codes), (names,))
-
-    assert model.codes_of(labelled(("b",), [[0], [0]])).tolist() == [[1], [1]]
-    assert model.codes_of(labelled(("b", "a"), [[0], [1]])).tolist() == [[1], [0]]
-    assert model.codes_of(Images(np.zeros((2, 3, 8, 8), np.uint8), np.empty((2, 0), int))).tolist() == [[-1], [-1]]
-    with pytest.raises(ValueError, match="does not know 'c'; it knows a, b"):
-        model.codes_of(labelled(("c", "b"), [[0], [1]]))
 
 
 def test_photons_are_not_the_numbers_that_jump_draws_from_them(model, images):

@@ -174,7 +174,7 @@ def inpaint(
             hidden,
             output=output.value,
             method=method.value,
-            codes=trained.codes_of(images) if trained.categories else None,
+            codes=images.codes_as(trained.categories),
             seed=seed,
             sample_steps=steps,
             guidance=guidance,
@@ -222,10 +222,10 @@ def evaluate(
         network = None if resnet is None else CifarResNet.load(resnet)
         trained = _load(model, device)
         references = {split: _read(data, split, trained.config) for split in ("train", "test")}
-        known = trained.codes_of(references["train"]) if trained.categories else references["train"].codes
+        known = references["train"].codes_as(trained.categories)
         drawn = trained.sample(
             n,
-            codes=known[[k % len(known) for k in range(n)]] if trained.categories else None,
+            codes=known[[k % len(known) for k in range(n)]],
             seed=seed,
             batch_size=batch_size,
             sample_steps=steps,

@@ -83,6 +83,25 @@ class Images:
         wanted = codes[:, 0] >= 0
         return Images(self.pixels[wanted], codes[wanted], (tuple(names), *self.categories[1:]))
 
+    def codes_as(self, categories: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+        """Codes by other numbers of the same categories, those of a model, by their names; −1 where nothing is known.
+
+        Raises
+        ------
+        ValueError
+            If there is another number of covariates, or a category that is not among those.
+        """
+        if not categories or not self.categories:
+            return np.full((len(self), len(categories)), -1)
+        if len(categories) != len(self.categories):
+            raise ValueError(f"The model knows {len(categories)} covariates, the images have {len(self.categories)}.")
+        codes = np.empty_like(self.codes)
+        for column, (own, known) in enumerate(zip(self.categories, categories, strict=True)):
+            if unknown := [name for name in own if name not in known]:
+                raise ValueError(f"The model does not know {unknown[0]!r}; it knows {', '.join(known)}.")
+            codes[:, column] = np.array([known.index(name) for name in own])[self.codes[:, column]]
+        return codes
+
     def shrink(self, size: int) -> "Images":
         """Make images smaller by a whole factor; a pixel is the rounded mean of those that it takes the place of.
 

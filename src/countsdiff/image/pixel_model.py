@@ -18,7 +18,7 @@ from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
 from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
-from countsdiff.image.data import LARGEST, Images
+from countsdiff.image.data import LARGEST
 from countsdiff.image.model import build_denoiser
 from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
 
@@ -126,30 +126,6 @@ class PixelModel:
             for context, generator in self._batches(nothing, nothing == 0, codes, seed, batch_size, first)
         ]
         return self._to_pixels(drawn, n)
-
-    def codes_of(self, images: Images) -> NDArray[np.int64]:
-        """Codes of what is known of images as the model has them, by the names of the categories; −1 for unknown.
-
-        Parameters
-        ----------
-        images
-            Images whose covariates are those of the model, in its order, or that have none.
-
-        Raises
-        ------
-        ValueError
-            If there is another number of covariates, or a category that the model does not know.
-        """
-        if not images.categories:
-            return np.full((len(images), len(self.categories)), -1)
-        if len(images.categories) != len(self.categories):
-            raise ValueError(f"The model knows {len(self.categories)} covariates, the images {len(images.categories)}.")
-        codes = np.empty_like(images.codes)
-        for column, (theirs, ours) in enumerate(zip(images.categories, self.categories, strict=True)):
-            if unknown := [name for name in theirs if name not in ours]:
-                raise ValueError(f"The model does not know {unknown[0]!r}; it knows {', '.join(ours)}.")
-            codes[:, column] = np.array([ours.index(name) for name in theirs])[images.codes[:, column]]
-        return codes
 
     def inpaint(
         self,
