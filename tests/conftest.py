@@ -2,6 +2,7 @@ import os
 import warnings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, too
 
 import anndata as ad
 import numpy as np

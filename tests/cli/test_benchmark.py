@@ -4,6 +4,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 
 from countsdiff import datasets
 from countsdiff.datasets import _atlases
@@ -64,7 +65,9 @@ def test_a_mask_that_needs_genes_left_out_is_for_data_that_have_some(run, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_imputes_in_place(run, source, tmp_path):
+def test_imputes_in_place(run, source, tmp_path, monkeypatch):
+    whole = scvi.model.SCVI.train  # four hundred epochs, of which a few have latents, too
+    monkeypatch.setattr(scvi.model.SCVI, "train", lambda self, **settings: whole(self, max_epochs=3, **settings))
     options = ("--design", "in_place", "--genes", 20, "--methods", "gene_mean", "--out", tmp_path)
     status, _, err = run(source, *options)
     assert status == 0, err
