@@ -117,6 +117,17 @@ def test_uncertainty_of_cells_and_of_a_gene(imputed):
     np.testing.assert_allclose(of_gene.get_offsets()[-1], imputed.obsm["X_umap"][order[-1]])
 
 
+def test_cells_that_were_not_imputed_do_not_spoil_uncertainty(imputed):
+    whole = pl.uncertainty(imputed, show=False).collections[0].get_array()
+    first = imputed.layers["hidden"].copy()
+    first[1:] = False
+    for name in ("imputed", "imputed_std"):
+        imputed.layers[name][first] = np.nan
+    part = pl.uncertainty(imputed, show=False).collections[0].get_array()
+    assert np.isfinite(part).all()
+    assert len(np.setdiff1d(part, whole)) <= 1
+
+
 def test_history_of_training(make_adata):
     adata = make_adata()
     CountsDiffImputer.setup_anndata(adata)
@@ -169,8 +180,11 @@ def test_trajectory_ends_in_the_cell(make_adata):
         (lambda a: pl.gene_gene(a, "gene1", "nope"), KeyError, "'nope'"),
         (lambda a: pl.uncertainty(a, basis="X_tsne"), KeyError, "'X_tsne'"),
         (lambda a: pl.uncertainty(a, gene="nope"), KeyError, "'nope'"),
+        (lambda a: pl.uncertainty(a, basis="X_one"), ValueError, "has 1 column"),
+        (lambda a: pl.zeros_filled(a, "nothing"), ValueError, "No cell has a value"),
     ],
 )
 def test_bad_input_is_named(imputed, call, error, message):
+    imputed.obsm["X_one"], imputed.obs["nothing"] = np.zeros((400, 1)), np.full(400, np.nan)
     with pytest.raises(error, match=message):
         call(imputed)

@@ -50,12 +50,16 @@ def zeros_filled(
     ------
     KeyError
         If there is no such column or layer.
+    ValueError
+        If no cell has a value in the column.
     """
     if groupby not in adata.obs:
         raise KeyError(f"adata.obs has no column {groupby!r}; it has {list(adata.obs.columns)}.")
     zero = dense(adata, counts) == 0
     filled = zero & (dense(adata, imputed) >= threshold)
     groups = adata.obs.groupby(groupby, observed=True).indices
+    if not groups:
+        raise ValueError(f"No cell has a value in adata.obs[{groupby!r}].")
     shares = {str(g): filled[c].sum() / max(zero[c].sum(), 1) for g, c in groups.items()}
     names = sorted(shares, key=lambda g: shares[g])
     axes = start(ax, (5.0, 0.9 + 0.3 * len(names)))
@@ -164,13 +168,18 @@ def uncertainty(
     ------
     KeyError
         If there is no such embedding, layer or gene.
+    ValueError
+        If the embedding has one column only.
     """
     if basis not in adata.obsm:
         raise KeyError(f"adata.obsm has no {basis!r}; it has {list(adata.obsm) or 'nothing'}.")
+    if (n_axes := np.shape(adata.obsm[basis])[1]) < 2:
+        raise ValueError(f"adata.obsm[{basis!r}] has {n_axes} column; a picture needs two.")
     std = dense(adata, f"{imputed}_std")
     if gene is None:
         at = std > 0
-        colour = (std * at).sum(1) / np.maximum((dense(adata, imputed) * at).sum(1), 1e-12)
+        of_cells, means = (np.where(at, values, 0.0).sum(1) for values in (std, dense(adata, imputed)))
+        colour = of_cells / np.maximum(means, 1e-12)
         label = "standard deviation over mean, imputed entries"
     elif gene in adata.var_names:
         colour, label = std[:, adata.var_names.get_loc(gene)], f"standard deviation of {gene}"
@@ -179,7 +188,7 @@ def uncertainty(
     axes = start(ax, (5.0, 4.0))
     order = np.argsort(colour)  # the most uncertain cells on top
     points = np.asarray(adata.obsm[basis])[order, :2]
-    limits = np.quantile(colour, [0.01, 0.99])
+    limits = np.nanquantile(colour, [0.01, 0.99])  # a gene may not have been imputed in all cells
     drawn = axes.scatter(
         points[:, 0],
         points[:, 1],
