@@ -180,6 +180,27 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
         raise ValueError(f"{problem} Give the raw counts, for example layer='counts' or adata.raw.to_adata().")
 
 
+def check_boolean(matrix, name: str = "missing") -> None:
+    """Check that a matrix of missing entries holds nothing but true and false.
+
+    Raises
+    ------
+    ValueError
+        If it does not; the message has the first other value.
+    """
+    if sparse.issparse(matrix):
+        check_sparse(matrix)
+    if matrix.dtype == bool:
+        return
+    for rows in CellReader(matrix).chunks():
+        values = stored_values(read_rows(matrix, rows))
+        strange = ~np.isin(values, (0, 1))
+        if strange.any():
+            raise ValueError(
+                f"{name} holds {values[strange].flat[0]!s}; it must be boolean: True where an entry is to be imputed."
+            )
+
+
 def check_unique(names: pd.Index, what: str) -> None:
     """Check that the names of cells or genes (`what`) are unique.
 

@@ -9,9 +9,8 @@ import zarr
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
-from countsdiff.counts import CellReader, is_on_disk, read_rows
+from countsdiff.counts import CellReader, check_boolean, is_on_disk, read_rows
 from countsdiff.model._loading import _BLOCK, BlockLoader
-from countsdiff.model._missing import check_boolean
 from countsdiff.store import open_store
 
 N_OBS = 700  # of which two minibatches are for validation

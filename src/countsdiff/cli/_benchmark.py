@@ -137,11 +137,8 @@ def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | 
     if scvi_model is not None and not (scvi_model / "model.pt").is_file():
         raise InputError(f"{scvi_model}: there is no saved scVI model in this folder.")
     default = "mcar50" if design is Design.IN_PLACE else ",".join(MASKS)
-    names = _names(masks or default)
-    for name in names:
-        if name not in MASKS:
-            raise InputError(f"--masks: there is no mask {name!r}; choose among {', '.join(MASKS)}.")
-    return Imputation(Latents(results.folder / "scvi", scvi_model), tuple(names), design.value)
+    with _one_sentence():
+        return Imputation(Latents(results.folder / "scvi", scvi_model), tuple(_names(masks or default)), design.value)
 
 
 def _fitting(task: "Task", datasets: "Sequence[Dataset]", *, asked: bool) -> "Task":

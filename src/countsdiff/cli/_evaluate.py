@@ -41,17 +41,19 @@ def evaluate(
     from scipy import sparse
 
     from countsdiff import metrics
+    from countsdiff.counts import check_boolean, check_unique
     from countsdiff.layers import default_layer, get_layer
-    from countsdiff.model._missing import check_boolean
 
     with blame(imputed):
         marks = get_layer(scored, missing_layer)
         check_boolean(marks, f"layers[{missing_layer!r}]")
         hidden = sparse.csr_matrix(marks, dtype=bool)
         prediction = get_layer(scored, key)
-        _check_unique(scored)
+        check_unique(scored.obs_names, "cell")
+        check_unique(scored.var_names, "gene")
     with blame(truth):
-        _check_unique(known)
+        check_unique(known.obs_names, "cell")
+        check_unique(known.var_names, "gene")
         counts = get_layer(_align(known, scored), layer or default_layer(known))
     hidden.eliminate_zeros()
     n_hidden = hidden.nnz
@@ -83,13 +85,6 @@ def _align(truth: "AnnData", imputed: "AnnData") -> "AnnData":
         return truth
     rows = _positions("cell", truth.obs_names, imputed.obs_names)
     return truth[rows, _positions("gene", truth.var_names, imputed.var_names)]
-
-
-def _check_unique(adata: "AnnData") -> None:
-    for what, index in (("cell", adata.obs_names), ("gene", adata.var_names)):
-        if not index.is_unique:
-            twice = index[index.duplicated()][0]
-            raise ValueError(f"{what}s cannot be matched by name: {twice!r} stands more than once; rename them first.")
 
 
 def _positions(what: str, names: "pd.Index", wanted: "pd.Index") -> Any:

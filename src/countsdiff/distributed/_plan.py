@@ -13,6 +13,7 @@ from countsdiff.counts import (
     SPARSE_BELOW,
     CellReader,
     as_row_access,
+    check_boolean,
     check_counts,
     check_unique,
     read_rows,
@@ -21,7 +22,7 @@ from countsdiff.counts import (
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
 from countsdiff.model._apply import counts_layer
-from countsdiff.model._missing import RULES, check_boolean
+from countsdiff.model._missing import RULES
 from countsdiff.store import open_store
 
 

@@ -112,9 +112,10 @@ def fetch() -> Path:
     folder = cache_dir() / FOLDER
     if not all((folder / name).is_file() for name in MD5 if not name.endswith(".gz")):
         archive = cache_dir() / "cifar-10-python.tar.gz"
-        if not archive.is_file():
+        if archive.is_file():
+            check_md5(archive, MD5[archive.name])  # it may have been put there by hand
+        else:
             download(URL, archive, lambda path: check_md5(path, MD5[archive.name]))
-        check_md5(archive, MD5[archive.name])  # it may have been put there by hand
         with tarfile.open(archive) as tar:
             tar.extractall(cache_dir(), filter="data")
     return folder

@@ -79,9 +79,8 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) 
     within, between = u.mean(0), (1.0 + 1.0 / m) * q.var(0, ddof=1)
     total = within + between
     share = np.divide(between, total, out=np.zeros_like(total), where=total > 0)
-    with np.errstate(divide="ignore"):
-        df_imputation = (m - 1) / np.square(share)
     with np.errstate(divide="ignore", invalid="ignore"):
+        df_imputation = (m - 1) / np.square(share)
         # as complete data have it, less what is missing; of any number of cells (∞) as far as anything was observed
         df_observed = np.where(share < 1.0, (1.0 - 2.0 / (complete + 3.0)) * complete * (1.0 - share), 0.0)
         pooled = 1.0 / (1.0 / df_imputation + 1.0 / df_observed)

@@ -105,8 +105,6 @@ def apply(model: CountsDiffImputer, adata: AnnData, *, layer: str | None, missin
         work.X = get_layer(work, layer)
     else:
         work.layers[registered["layer"]] = get_layer(work, layer)
-    if missing_layer is not None:
-        get_layer(adata, missing_layer)
     missing_layer = missing_layer or _present(registered["missing_layer"], adata)
     return Job(model, adata, work, columns, layer, missing_layer)
 

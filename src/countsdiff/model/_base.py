@@ -19,13 +19,13 @@ from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
-from countsdiff.counts import CellReader, align_genes, as_row_access, check_counts
+from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
 from countsdiff.layers import check_not_read, get_layer
 from countsdiff.model._data import check_covariates, chosen_rows, row_keys
-from countsdiff.model._missing import RULES, Task, check_boolean, resolve_missing
+from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities, joint_matrices
 from countsdiff.model._predict import Cells, Predictor, Request
-from countsdiff.model._write import Collector, Sink, as_arrays, write_layers
+from countsdiff.model._write import Collector, as_arrays, collect, write_layers
 
 logger = logging.getLogger("countsdiff")
 
@@ -68,9 +68,8 @@ class CellModel(BaseModelClass):
         chosen = chosen_rows(adata.n_obs, indices)
         rows = np.arange(adata.n_obs) if inplace else chosen
         collector = Collector(len(names), as_sparse=inplace and sparse.issparse(cells.reader.counts))
-        n_rewritten = self._run(
-            cells, task, request, guidance_scale, collector, rows, np.isin(rows, chosen), batch_size
-        )
+        answers = self._answers(cells, task, request, guidance_scale, rows, np.isin(rows, chosen), batch_size)
+        n_rewritten = collect(answers, collector)
         results = dict(zip(names, collector.matrices(), strict=True))
         logger.info("Rewrote %d entries of %d cells × %d genes.", n_rewritten, len(chosen), adata.n_vars)
         if inplace:
@@ -110,27 +109,6 @@ class CellModel(BaseModelClass):
             return known
         column = self.design_[self._setup_args()[f"{key}_key"]]
         return [category for category in known if (column == category).any()]
-
-    def _run(
-        self,
-        cells: Cells,
-        task: Task,
-        request: Request,
-        guidance_scale: float,
-        collector: Sink,
-        rows: NDArray[np.intp],
-        chosen: NDArray[np.bool_],
-        batch_size: int | None,
-        callback: Callable[[SamplerState], None] | None = None,
-    ) -> int:
-        """Collect the answers for `rows`, of which the `chosen` ones are rewritten; return the number of entries."""
-        n_rewritten = 0
-        for _, matrices, rewritten in self._answers(
-            cells, task, request, guidance_scale, rows, chosen, batch_size, callback
-        ):
-            n_rewritten += int(rewritten.sum())
-            collector.add(matrices)
-        return n_rewritten
 
     def _answers(
         self,

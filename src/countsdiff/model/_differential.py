@@ -15,6 +15,7 @@ from countsdiff.model._base import CellModel
 from countsdiff.model._data import is_single
 from countsdiff.model._missing import resolve_missing
 from countsdiff.model._predict import Request
+from countsdiff.model._write import collect
 
 
 class DifferentialModel(CellModel):
@@ -101,11 +102,10 @@ class DifferentialModel(CellModel):
             for j, members in enumerate(pair):
                 groups[2 * i + j, members] = 1.0
         rows = np.flatnonzero(groups.any(axis=0))
-        everywhere = np.ones(len(rows), dtype=bool)
         for draw in range(n_imputations):
             moments = _Moments(groups[:, rows], adata.n_vars, target_sum)
             request = Request("sample", sampler=SamplerConfig(n_steps), seed=seed, first_draw=draw)
-            self._run(cells, task, request, guidance_scale, moments, rows, everywhere, batch_size)
+            collect(self._answers(cells, task, request, guidance_scale, rows, batch_size=batch_size), moments)
             mean, variance, size = moments.mean(), moments.variance(), moments.sizes
             for i, results in enumerate(estimates):
                 results.append(_welch(*(v[2 * i : 2 * i + 2] for v in (mean, variance, size))))

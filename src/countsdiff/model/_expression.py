@@ -15,6 +15,7 @@ from countsdiff.model._base import CellModel
 from countsdiff.model._data import chosen_rows, is_single
 from countsdiff.model._missing import DENOISE
 from countsdiff.model._predict import Request
+from countsdiff.model._write import collect
 
 if TYPE_CHECKING:
     from sparse import GCXS
@@ -72,11 +73,11 @@ class ExpressionModel(CellModel):
             If a gene or batch is unknown.
         """
         request = Request("rate" if n_samples > 1 else "mean", n_samples, SamplerConfig(), seed)
-        adata = self._anndata_or_own(adata)
-        cells, columns = _positions(adata, indices, gene_list)
-        rates, totals = self._replicates(adata, cells, columns, request, transform_batch, batch_size)
         if isinstance(library_size, str) and library_size != "latent":
             raise ValueError(f"library_size is a number or 'latent'; got {library_size!r}.")
+        adata, batches = self._anndata_or_own(adata), self._batch_codes(transform_batch)
+        cells, columns = _positions(adata, indices, gene_list)
+        rates, totals = self._replicates(adata, cells, columns, request, batches, batch_size)
         if library_size != "latent":
             rates *= library_size / totals
         expression = rates.mean(0) if return_mean or n_samples == 1 else rates
@@ -118,11 +119,12 @@ class ExpressionModel(CellModel):
         """
         import sparse as pydata_sparse  # comes with scvi-tools, and takes a second
 
-        if (n_batches := len(self._batch_codes(transform_batch))) > 1:
-            raise ValueError(f"A replicate belongs to one batch; transform_batch names {n_batches}.")
+        batches = self._batch_codes(transform_batch)
+        if len(batches) > 1:
+            raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(batches)}.")
         request = Request("sample", n_samples, SamplerConfig(), seed)
         adata = self._anndata_or_own(adata)
-        draws, _ = self._replicates(adata, *_positions(adata, indices, gene_list), request, transform_batch, batch_size)
+        draws, _ = self._replicates(adata, *_positions(adata, indices, gene_list), request, batches, batch_size)
         draws = np.moveaxis(draws, 0, 2)
         return pydata_sparse.GCXS.from_numpy(draws[:, :, 0] if n_samples == 1 else draws)
 
@@ -132,7 +134,7 @@ class ExpressionModel(CellModel):
         rows: NDArray[np.intp],
         columns: NDArray[np.intp],
         request: Request,
-        transform_batch: Any,
+        batches: list[int | None],
         batch_size: int | None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Answers for some cells and genes, all counts being evidence, ``(n_samples, n_obs, n_genes)``.
@@ -141,16 +143,14 @@ class ExpressionModel(CellModel):
         """
         self._check_if_trained(warn=False)
         cells = self._cells(adata)
-        everywhere = np.ones(len(rows), dtype=bool)
         values = np.zeros((request.n_samples, len(rows), len(columns)), dtype=np.float32)
         totals = np.zeros((request.n_samples, len(rows), 1), dtype=np.float32)
-        batches = self._batch_codes(transform_batch)
         for code in batches:
             categories = cells.categories.clone()
             if code is not None:
                 categories[:, 0] = code
             asked, added = replace(cells, categories=categories), _Added(values, totals, columns)
-            self._run(asked, DENOISE, request, 1.0, added, rows, everywhere, batch_size)
+            collect(self._answers(asked, DENOISE, request, rows=rows, batch_size=batch_size), added)
         values /= len(batches)
         totals /= len(batches)
         return values, totals

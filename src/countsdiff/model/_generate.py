@@ -22,7 +22,7 @@ from countsdiff.model._data import covariate_columns, is_single, row_keys
 from countsdiff.model._missing import GENERATE
 from countsdiff.model._modalities import as_mudata
 from countsdiff.model._predict import Cells, Request
-from countsdiff.model._write import Collector, write_layers
+from countsdiff.model._write import Collector, collect, write_layers
 
 _MAX_DESIGN = 10_000  # cells, evenly spaced
 _DESIGN_STREAM = 2**20  # of random numbers, away from those of the counts
@@ -113,8 +113,8 @@ class GenerativeModel(CellModel):
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
         request = Request("sample", sampler=sampler, seed=seed)
         collector = Collector(1, as_sparse=True)
-        rows, chosen = np.arange(n_cells), np.ones(n_cells, dtype=bool)
-        self._run(cells, GENERATE, request, guidance_scale, collector, rows, chosen, batch_size, callback)
+        answers = self._answers(cells, GENERATE, request, guidance_scale, batch_size=batch_size, callback=callback)
+        collect(answers, collector)
         counts = sparse.csr_matrix(collector.matrices()[0])
         modalities, layers = self._modalities(), {}
         if modalities is not None:

@@ -9,9 +9,8 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.counts import CellReader, as_row_access, read_rows, stored_values
+from countsdiff.counts import CellReader, as_row_access, check_boolean
 from countsdiff.layers import get_layer, named_layers
-from countsdiff.store import check_sparse
 
 RULES = ("zeros", "all", "label_zeros")
 
@@ -163,24 +162,3 @@ def by_position(matrix, adata: AnnData):
                 raise ValueError(f"The data frame of missing entries lacks the {what} {absent[0]!r}.")
         matrix = matrix.loc[adata.obs_names, adata.var_names]
     return as_row_access(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
-
-
-def check_boolean(matrix, name: str = "missing") -> None:
-    """Check that a matrix of missing entries holds nothing but true and false.
-
-    Raises
-    ------
-    ValueError
-        If it does not; the message has the first other value.
-    """
-    if sparse.issparse(matrix):
-        check_sparse(matrix)
-    if matrix.dtype == bool:
-        return
-    for rows in CellReader(matrix).chunks():
-        values = stored_values(read_rows(matrix, rows))
-        strange = ~np.isin(values, (0, 1))
-        if strange.any():
-            raise ValueError(
-                f"{name} holds {values[strange].flat[0]!s}; it must be boolean: True where an entry is to be imputed."
-            )

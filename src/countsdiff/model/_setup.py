@@ -20,7 +20,7 @@ from scvi.data.fields import (
 )
 from scvi.utils import setup_anndata_dsp
 
-from countsdiff.counts import as_row_access, check_counts
+from countsdiff.counts import as_row_access, check_boolean, check_counts
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import (
@@ -31,7 +31,6 @@ from countsdiff.model._data import (
     covariate_columns,
     require_columns,
 )
-from countsdiff.model._missing import check_boolean
 from countsdiff.model._modalities import JointCountsField, present_field
 
 

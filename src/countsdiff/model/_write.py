@@ -22,6 +22,15 @@ class Sink(Protocol):
         ...
 
 
+def collect(answers: Iterable[tuple[Any, Iterable[NDArray[np.float32]], NDArray[np.bool_]]], sink: Sink) -> int:
+    """Put answers, block by block, into `sink`; return the number of entries that were rewritten."""
+    n_rewritten = 0
+    for _, matrices, rewritten in answers:
+        n_rewritten += int(rewritten.sum())
+        sink.add(matrices)
+    return n_rewritten
+
+
 class Collector:
     """Collects blocks of rows of several matrices, sparse where that is smaller and the input was.
 
