@@ -81,11 +81,13 @@ def typehints_formatter(annotation, config):
 
 def _links_into_the_repository(app, docname, source):
     """Pages are read in the repository, too: there results lie beside `docs`, and programs can be linked to."""
-    if "/" not in docname:
-        text = re.sub(r"\]\(\.\./benchmarks/results(/[\w/]+\.md(?:#[\w-]+)?)\)", r"](benchmarks/results\1)", source[0])
-        text = re.sub(r"\]\(\.\./benchmarks/results(?:/\w+)*/?\)", "](benchmarks/index.md)", text)
-        text = re.sub(r"\]\(\.\./(tutorials/\w+\.ipynb)\)", r"](\1)", text)
-        source[0] = re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
+    depth = docname.count("/")
+    docs, root = "../" * depth, r"\.\./" * (depth + 1)
+    results = rf"\]\({root}benchmarks/results"
+    text = re.sub(rf"{results}(/[\w/]+\.md(?:#[\w-]+)?)\)", rf"]({docs}benchmarks/results\1)", source[0])
+    text = re.sub(rf"{results}(?:/\w+)*/?\)", f"]({docs}benchmarks/index.md)", text)
+    text = re.sub(rf"\]\({root}(tutorials/\w+\.ipynb)\)", rf"]({docs}\1)", text)
+    source[0] = re.sub(rf"\[([^\]]+)\]\({root}[^)]*\)", r"\1", text)
 
 
 def setup(app):

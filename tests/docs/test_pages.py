@@ -1,4 +1,4 @@
-"""What the pages tell the reader to run, runs, block by block, as it stands."""
+"""What the pages tell the reader to run, runs, block by block, as it stands; their links lead somewhere."""
 
 import re
 from importlib import import_module
@@ -9,7 +9,12 @@ import pytest
 from countsdiff import CountsDiffImputer
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED = [ROOT / "docs" / name for name in ("_build", "api/generated", "benchmarks/results", "tutorials")]
+WRITTEN = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if not any(page.is_relative_to(folder) for folder in GENERATED)
+]
 PACKAGES = ["", *"baselines benchmark core datasets distributed image metrics nn pl pp store".split()]
 PAGES = [page for page in WRITTEN if "```python" in page.read_text()]
 
@@ -21,6 +26,26 @@ def test_examples_of_a_page(page, in_small):
     for block in re.finditer(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         line = page.read_text()[: block.start(1)].count("\n")
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "page", [*WRITTEN, *sorted((ROOT / "tutorials").glob("*.ipynb"))], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_somewhere_in_the_repository(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        if ":" in path:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not any(target.is_relative_to(folder) for folder in GENERATED), f"{link} is there once the site is built"
+        assert not heading or heading in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

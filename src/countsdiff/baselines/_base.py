@@ -21,7 +21,7 @@ class FittedImputer(Protocol):
             Counts of shape ``(n_obs, n_vars)``, the genes being those fitted; what they hold at missing entries is
             not looked at.
         missing
-            Boolean of the same shape, True where the count is not known. None if all are: then the counts are
+            Boolean of the same shape, True where the count is not known. None if all counts are known: then they are
             denoised.
         labels
             One label per cell, shape ``(n_obs,)``; only some baselines use them.

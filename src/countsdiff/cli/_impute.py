@@ -36,7 +36,10 @@ def impute(
     ] = None,
     missing_layer: Annotated[
         str | None,
-        Option(help="Boolean layer, true where a count is missing. Without one, NaN is missing, or else every zero."),
+        Option(
+            help="Boolean layer, true where a count is missing. Without one, NaN is missing; without NaN nothing is, "
+            "and zeros get the counts to be expected there."
+        ),
     ] = None,
     output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
     n_samples: Annotated[int, Option(min=1, help="Number of draws of --output sample.")] = 1,

@@ -43,7 +43,7 @@ class PredictiveModel(CellModel):
         return_std: bool = False,
         interval: float | None = None,
     ) -> NDArray | dict[str, NDArray] | None:
-        """Impute missing entries; observed ones come back as they are.
+        """Impute missing entries, or zeros if none is missing; all others come back as they are.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class PredictiveModel(CellModel):
         batch_size
             Cells read at a time; results do not depend on it. The network takes 256 at a time (2,048 on a GPU).
         return_std
-            Add ``{key_added}_std``, the standard deviation of the predictive distribution (0 where observed).
+            Add ``{key_added}_std``, the standard deviation of the predictive distribution (0 of what is not rewritten).
         interval
             Coverage of an equal-tailed predictive interval to add as ``{key_added}_lower`` and ``{key_added}_upper``.
 

@@ -62,7 +62,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         ----------
         max_steps
             Length of training in steps, updates of the weights. Default: seven tenths of the number of cells, between
-            1,000 and 20,000. Of more than fit into a pass over the data, or a hundred, it is rounded up to whole ones.
+            1,000 and 20,000. It is rounded up to whole passes over the data, or to hundreds where a pass is longer.
         batch_size
             Cells per minibatch, on all devices together, so that the result does not depend on their number. With
             ``accumulate_grad_batches=k`` a step has k minibatches.

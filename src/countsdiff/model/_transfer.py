@@ -59,8 +59,9 @@ class TransferableModel(CellModel):
 
         Notes
         -----
-        Means are adapted by having the reference predict the counts that the query shows (thrice, evenly spaced cells
-        with two million entries, or five hundred), not by comparing means: a query of T cells alone stays one.
+        Means are adapted by having the reference predict the counts that the query shows, three times, not by comparing
+        means: a query of T cells alone stays one. It looks at evenly spaced cells, as many as hold two million entries,
+        but at least five hundred.
         Genes of which it shows little keep their means.
 
         A new category of a covariate starts where the reference has "unknown", the state that stands for every category

@@ -18,8 +18,8 @@ class GeneTransformer(nn.Module):
     The architecture of CountsDiff (arXiv 2604.03779): 3 layers, 64 or 128 wide, heads of 16. Tokens of the cell are one
     for each categorical covariate, one for the continuous ones, and one for noise level, depth and share seen.
 
-    Cost per cell and pass: about depth × (24 n width² + 4 n² width) floating point operations for n genes, 0.9 billion
-    at 1,000 genes and the default size, where :class:`~countsdiff.nn.gene_mlp.GeneMLP` needs 2 million: it is for GPUs,
+    Cost per cell and pass: about depth × (24 n width² + 4 n² width) floating point operations for n genes, 1.1 billion
+    at 1,000 genes and the default size, where :class:`~countsdiff.nn.gene_mlp.GeneMLP` needs 3 million: it is for GPUs,
     where attention is fused (and runs in bfloat16 under ``precision="bf16-mixed"``) and never holds the n × n matrix.
 
     Parameters
