@@ -145,8 +145,8 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
     check_unique(adata.var_names, "gene")
-    for start in range(0, matrix.shape[0], _CHUNK):
-        block = matrix[start : start + _CHUNK]
+    for at in CellReader(matrix).chunks():
+        start, block = at[0], matrix[at[0] : at[-1] + 1]
         if sparse.issparse(block):
             try:
                 check_sparse(block)

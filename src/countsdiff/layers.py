@@ -1,4 +1,4 @@
-"""Which matrices an AnnData has: ``X`` and the layers, by name."""
+"""What an AnnData has by name: ``X`` and the layers, and the columns of ``obs``."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -63,3 +63,16 @@ def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:
         raise ValueError(
             f"The result would overwrite layers[{overwritten[0]!r}], which it is made from; choose another key_added."
         )
+
+
+def require_columns(adata: AnnData, keys: Iterable[str | None]) -> None:
+    """Check that ``adata.obs`` has the named columns.
+
+    Raises
+    ------
+    KeyError
+        Naming the column that is absent, and those there are.
+    """
+    for key in keys:
+        if key is not None and key not in adata.obs:
+            raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")

@@ -49,8 +49,9 @@ def open_store(path: str | Path) -> AnnData:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder.")
+    group: Any = None
     try:
-        group: Any = _open_zarr(path, "r") if path.is_dir() else h5py.File(path, "r")
+        group = _open_zarr(path, "r") if path.is_dir() else h5py.File(path, "r")
         layers = {name: _lazy(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
         return AnnData(
             _lazy(group["X"]) if "X" in group else None,
@@ -60,6 +61,8 @@ def open_store(path: str | Path) -> AnnData:
             uns={"countsdiff": ad.io.read_elem(group["uns/countsdiff"])} if "uns/countsdiff" in group else None,
         )
     except Exception as error:  # a damaged store makes the libraries that read it raise anything
+        if isinstance(group, h5py.File):
+            group.close()  # or nobody could write it again while the error is looked at
         raise ValueError(
             f"{path}: this is no AnnData store, or a damaged one ({cause_of(error)}); write it again."
         ) from error

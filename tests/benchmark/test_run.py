@@ -1,13 +1,17 @@
 import dataclasses
+import os
+import random
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from countsdiff.benchmark import MASKS, Imputation, MolecularCV, Null, Results, run, write_report
 from countsdiff.benchmark._exam import Cells, Exam, Question, Score
+from countsdiff.benchmark._latents import _seeded
 from countsdiff.benchmark._results import Unit
 from countsdiff.benchmark._sitting import sit
 
@@ -141,6 +145,25 @@ class TestScfid:
         assert not diligent.diary.exists()
         with pytest.raises(ValueError, match="no saved scVI model"):
             dataclasses.replace(latents, model=tmp_path).of(data, np.arange(5), 0)
+
+
+def test_training_for_scfid_leaves_the_user_s_random_numbers_alone(monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+    def draw():
+        return np.random.rand(), torch.rand(()).item(), random.random()  # noqa: NPY002
+
+    numbers = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        random.seed(seed)
+        with _seeded(7):
+            inside = draw()
+        numbers.append((inside, draw()))
+    assert numbers[0][0] == numbers[1][0]
+    assert not set(numbers[0][1]) & set(numbers[1][1])
+    assert "PL_GLOBAL_SEED" not in os.environ
 
 
 class TestDenoising:

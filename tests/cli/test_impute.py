@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 
 from countsdiff import pp
+from countsdiff.checkpoint import SafeCheckpoints
 from countsdiff.layers import named_layers
 
 FAST = ("--steps", "20", "--accelerator", "cpu")
@@ -164,14 +165,22 @@ def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
     assert ".h5ad" in error
 
 
-def test_a_training_on_disk_is_resumed_as_one_in_memory(run, save, tmp_path, adata, dense):
-    source = save(adata)
-    options = ("--workers", 1, "--resume", tmp_path / "checkpoint", *FAST, "-q")
-    for name in "ab":
-        status, _, error = run(
-            "impute", source, "-o", tmp_path / f"{name}.h5ad", "--save-model", tmp_path / f"model_{name}", *options
-        )
+def test_a_training_on_disk_is_resumed(run, save, tmp_path, adata, dense):
+    source, file, storage = save(adata), tmp_path / "checkpoint", SafeCheckpoints()
+
+    def imputed(name):
+        places = "-o", tmp_path / f"{name}.h5ad", "--save-model", tmp_path / f"model_{name}", "--resume", file
+        status, _, error = run("impute", source, *places, "--workers", 1, *FAST, "-q")
         assert (status, error) == (0, "")
-        assert (tmp_path / "checkpoint").is_file()
-    results = [ad.read_h5ad(tmp_path / f"{name}.h5ad").layers["imputed"] for name in "ab"]
-    np.testing.assert_array_equal(*map(dense, results))
+        return dense(ad.read_h5ad(tmp_path / f"{name}.h5ad").layers["imputed"])
+
+    first = imputed("first")
+    np.testing.assert_array_equal(imputed("again"), first)
+    # with other weights in the checkpoint: they are what the training goes on from
+    checkpoint = storage.load_checkpoint(file)
+    for weights in (checkpoint["state_dict"], checkpoint["callbacks"]["KeepBest"]["weights"]):
+        for name, value in weights.items():
+            if "log_mean.bias" in name:
+                value += 1.0
+    storage.save_checkpoint(checkpoint, file)
+    assert (imputed("changed") != first).any()

@@ -214,12 +214,13 @@ def test_says_what_does_not_fit_on_the_disk(folder, tmp_path, monkeypatch):
         ({"key_added": "a/b"}, "a/b"),
         ({"layer": "nix"}, "nix"),
         ({"out": "data.h5ad"}, "overwrite the input"),
+        ({"indices": [0]}, "no argument 'indices'"),
     ],
 )
 def test_bad_arguments_leave_nothing_behind(folder, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     before = sorted(os.listdir())
-    with pytest.raises((ValueError, KeyError), match=message):
+    with pytest.raises((ValueError, KeyError, TypeError), match=message):
         distributed.impute("data.h5ad", "model", **arguments)
     assert sorted(os.listdir()) == before
 

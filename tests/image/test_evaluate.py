@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from countsdiff.image.evaluate import extract_features, feature_distance, inception_scores, resnet_frechet_distance
+from countsdiff.image.evaluate import (
+    InceptionScores,
+    extract_features,
+    feature_distance,
+    inception_scores,
+    resnet_frechet_distance,
+)
 from countsdiff.image.grid import image_grid, save_grid
 from countsdiff.image.resnet import CifarResNet
 
@@ -90,13 +96,7 @@ def test_fid_is_asked_for_in_the_right_way(images, tmp_path, monkeypatch):
     weights = tmp_path / "inception.pth"
     weights.touch()
     scores = inception_scores(images.pixels[:9], images.pixels[9:], weights)
-    assert scores.to_dict() == {
-        "fid": 3.0,
-        "inception_score": 9.0,
-        "inception_score_std": 0.5,
-        "n_real": 9,
-        "n_generated": 31,
-    }
+    assert scores == InceptionScores(fid=3.0, inception_score=9.0, inception_score_std=0.5, n_real=9, n_generated=31)
     # the score is that of the first input, which has to be the generated one
     assert (len(asked["input1"]), len(asked["input2"])) == (31, 9)
     assert asked["input1"][0].dtype == torch.uint8

@@ -184,6 +184,14 @@ def test_covariates_of_mudata(tmp_path):
     assert (model.generate(3, labels="kind1", n_steps=1).obs["kind"] == "kind1").all()
 
 
+def test_categories_may_be_of_any_kind_and_a_modality_be_named_alone():
+    mdata = make_mudata()
+    mdata.obs["batch"] = np.array([1, "a"], dtype=object)[np.arange(N_OBS) % 2]
+    CountsDiffImputer.setup_mudata(mdata, layers="rna", batch_key="batch")
+    assert CountsDiffImputer(mdata).summary_stats["n_batch"] == 2
+    assert mdata.obs["batch"].tolist()[:2] == [1, "a"]
+
+
 def test_bad_input_is_named(model):
     mdata = make_mudata()
     mdata["prot"].X = dense(mdata["prot"].X) + 0.5

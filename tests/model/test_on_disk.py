@@ -111,7 +111,7 @@ def test_queries_of_other_genes_as_in_memory(stores, make_adata, train):
 
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
 @pytest.mark.parametrize("as_sparse", [False, True])
-def test_marks_may_be_whole_numbers(stores, train, kind, as_sparse, tmp_path):
+def test_marks_may_be_whole_numbers(stores, kind, as_sparse, tmp_path):
     marks = np.asarray(stores["memory"].layers["hidden"].toarray(), dtype=np.int8)
     adata = ad.AnnData(
         stores["memory"].layers["counts"], layers={"marks": sparse.csr_matrix(marks) if as_sparse else marks}
@@ -124,6 +124,17 @@ def test_marks_may_be_whole_numbers(stores, train, kind, as_sparse, tmp_path):
     adata.layers["marks"] = sparse.csr_matrix(marks) if as_sparse else marks
     with pytest.raises(ValueError, match="holds .*2.*; it must be boolean"):
         check_boolean(adata.layers["marks"])
+
+
+@pytest.mark.parametrize("n", [20, 100, 999])
+def test_cells_that_stand_for_all_come_from_everywhere(n):
+    reader = CellReader(np.zeros((1_000, 2), dtype=np.float32))
+    rows = reader.spread(n)
+    assert n <= len(rows) < n + 16
+    assert (np.diff(rows) > 0).all()
+    assert (rows[0], rows[-1]) == (0, 999)
+    assert np.diff(rows).max() <= 1 + 1_000 // (n // 16)
+    assert reader.spread(1_000).tolist() == reader.spread(5_000).tolist() == list(range(1_000))
 
 
 def test_columns_first_are_read_into_memory(tmp_path, make_adata, train):
@@ -144,3 +155,14 @@ def test_what_is_no_store_is_said_so(tmp_path):
     for name in ("absent.h5ad", "text.h5ad", "empty.zarr", "other.h5ad", "other.zarr"):
         with pytest.raises(ValueError, match=name):
             open_store(tmp_path / name)
+
+
+def test_a_refused_store_can_be_written_again(tmp_path, make_adata):
+    adata, file = make_adata(), tmp_path / "a.h5ad"
+    adata.write_h5ad(file)
+    with h5py.File(file, "a") as content:
+        del content["obs"]
+    with pytest.raises(ValueError, match="write it again") as error:
+        open_store(file)
+    adata.write_h5ad(file)  # while the error, and so what led to it, is still looked at
+    assert open_store(file).shape == adata.shape, error

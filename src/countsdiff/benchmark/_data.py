@@ -79,8 +79,7 @@ def prepare(
 
     from countsdiff import pp
     from countsdiff.counts import check_counts
-    from countsdiff.layers import default_layer, get_layer
-    from countsdiff.model._data import require_columns
+    from countsdiff.layers import default_layer, get_layer, require_columns
 
     layer = layer or default_layer(adata)
     require_columns(adata, [labels_key])

@@ -8,6 +8,7 @@ from scipy.spatial.distance import pdist
 
 from countsdiff import metrics
 from countsdiff.baselines import Imputer
+from countsdiff.metrics.point import spearman_of_cells
 
 from ._data import Dataset
 from ._exam import Answer, Cells, Counts, Exam, Question, Score
@@ -120,22 +121,15 @@ def _point_scores(truth: Counts, counts: Counts, hidden: NDArray[np.bool_]) -> I
     yield from ((metric, scores[metric]) for metric in _POINT_METRICS)
     # a bootstrap over cells: a cell's squared error, and its rank correlation, are numbers of their own
     squares = np.where(hidden, (counts.astype(np.float64) - truth) ** 2, 0).sum(axis=1)
+    correlations = spearman_of_cells(truth, counts, hidden)
     intervals = {
         "rmse": metrics.bootstrap_interval(
             lambda squares, n: float(np.sqrt(squares.sum() / n.sum())), squares, hidden.sum(axis=1)
         ),
         "spearman_per_cell": metrics.bootstrap_interval(
-            lambda values: float(values.mean()), _spearman_of_cells(truth, counts, hidden)
+            lambda values: float(values.mean()), correlations if correlations.size else np.array([np.nan])
         ),
     }
     for metric, (low, high) in intervals.items():
         yield f"{metric}_low", low
         yield f"{metric}_high", high
-
-
-def _spearman_of_cells(truth: Counts, counts: Counts, hidden: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Rank correlation of the hidden entries of every cell that has one; a single NaN if none has."""
-    cells = [slice(i, i + 1) for i in np.flatnonzero(hidden.any(axis=1))]
-    values = np.array([metrics.spearman_per_cell(truth[i], counts[i], hidden[i]) for i in cells])
-    values = values[np.isfinite(values)]
-    return values if values.size else np.array([np.nan])

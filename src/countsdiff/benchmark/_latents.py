@@ -1,5 +1,6 @@
 import logging
 import os
+import random
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -72,8 +74,7 @@ def _train(data: "Dataset", train: NDArray[np.intp], seed: int, folder: Path) ->
 
     counts = data.counts[train]
     counts = counts[counts.any(axis=1)]  # scVI takes the logarithm of the library size
-    scvi.settings.seed = seed
-    with _quietly():
+    with _quietly(), _seeded(seed):
         adata = _as_adata(counts, data.genes)
         scvi.model.SCVI.setup_anndata(adata)
         model = scvi.model.SCVI(adata)
@@ -108,8 +109,29 @@ def _quietly() -> Iterator[None]:
     """Silence remarks of scVI and lightning, none of which anybody could act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed all that scvi-tools seeds, and leave it as it was."""
+    import scvi
+
+    states, settings = (random.getstate(), np.random.get_state()), scvi.settings.seed  # noqa: NPY002
+    variable = os.environ.get("PL_GLOBAL_SEED")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            scvi.settings.seed = seed
+            yield
+        finally:
+            scvi.settings.seed = settings
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            os.environ.pop("PL_GLOBAL_SEED", None)
+            if variable is not None:
+                os.environ["PL_GLOBAL_SEED"] = variable

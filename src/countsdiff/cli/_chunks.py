@@ -89,6 +89,8 @@ def _cluster(crew: Crew) -> "Iterator[Client | None]":
     try:
         client = Client(scheduler, timeout=30) if workers is None else distributed.local_client(workers)
     except (OSError, ValueError) as error:
+        if workers is not None:
+            raise InputError(f"--workers {workers}: they cannot be started ({error}).") from error
         raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error}).") from error
     with client:
         yield client

@@ -93,6 +93,10 @@ def impute(
         raise ValueError(f"{out}: the output would overwrite the input; choose another name.")
     if chunk_size < 1:
         raise ValueError(f"chunk_size is a number of cells; got {chunk_size}.")
+    if of_whole := sorted({"adata", "indices", "inplace"} & set(options)):
+        raise TypeError(
+            f"distributed.impute has no argument {of_whole[0]!r}: it imputes all cells of a store, into a file."
+        )
     if not key_added or "/" in key_added:
         raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
     parts = out.with_name(f"{out.name}.parts")

@@ -69,7 +69,9 @@ class Plan:
         check_unique(adata.obs_names, "cell")  # the random numbers of a cell go by its name
         check_counts(adata, layer)
         marks = [None if missing in RULES else missing, model.registry_["setup_args"]["missing_layer"]]
-        marked = tuple(name for name in marks if name is not None and (name == missing or name in adata.layers))
+        marked = tuple(
+            name for name in dict.fromkeys(marks) if name is not None and (name == missing or name in adata.layers)
+        )
         n_filled, n_missing = _count(get_layer(adata, layer))
         n_missing += sum(_count(get_layer(adata, name), check_boolean)[0] for name in marked)
         rule = "zeros" if missing is None and n_missing == 0 else missing
@@ -105,7 +107,9 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """The plan as JSON has it: two runs with the same identity write the same files."""
-        identity: dict[str, Any] = json.loads(json.dumps({**asdict(self), "countsdiff": version("countsdiff")}))
+        identity: dict[str, Any] = json.loads(
+            json.dumps({**asdict(self), "countsdiff": version("countsdiff")}, default=float)
+        )
         return identity
 
 

@@ -5,7 +5,7 @@ torch-fidelity. The Fréchet distance of the features of any other network is a 
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ class InceptionScores:
     inception_score_std: float
     n_real: int
     n_generated: int
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
 
 
 def inception_scores(real: Pixels, generated: Pixels, weights: str | Path | None = None) -> InceptionScores:

@@ -80,10 +80,6 @@ class PixelModel:
         denoiser.load_state_dict(state)
         return cls(denoiser.to(device).eval(), config, shape, categories)
 
-    def to(self, device: torch.device | str) -> "PixelModel":
-        """Return the same model on another device."""
-        return replace(self, denoiser=self.denoiser.to(device))
-
     def sample(
         self,
         n: int,

@@ -138,6 +138,11 @@ def spearman_per_cell(truth: Any, prediction: Any, hidden: Any) -> float:
     return _spearman(rows, x, y)
 
 
+def spearman_of_cells(truth: Any, prediction: Any, hidden: Any) -> NDArray[np.float64]:
+    """Rank correlations that :func:`spearman_per_cell` averages, of the cells that have one."""
+    return _correlations(*_hidden_entries(truth, prediction, hidden))
+
+
 def evaluate(truth: Any, imputed: Any, hidden: Any) -> dict[str, float]:
     """Score an imputed matrix by every point metric of this module.
 
@@ -195,9 +200,14 @@ def _take(matrix: Any, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArra
 
 
 def _spearman(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Pearson correlation of the ranks within each row, averaged over rows, all rows at once."""
     if np.isnan(x).any() or np.isnan(y).any():
         return float("nan")  # which has no rank
+    found = _correlations(rows, x, y)
+    return float(found.mean()) if found.size else float("nan")
+
+
+def _correlations(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson correlation of the ranks within each row that has one, all rows at once."""
     n_rows = int(rows.max()) + 1
     size = np.maximum(np.bincount(rows, minlength=n_rows), 1)
 
@@ -209,7 +219,8 @@ def _spearman(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.floa
     covariance = np.bincount(rows, a * b, n_rows)
     scale = np.sqrt(np.bincount(rows, a * a, n_rows) * np.bincount(rows, b * b, n_rows))
     scored = scale > 0
-    return float(np.mean(covariance[scored] / scale[scored])) if scored.any() else float("nan")
+    found: NDArray[np.float64] = covariance[scored] / scale[scored]
+    return found
 
 
 def _ranks(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.float64]:

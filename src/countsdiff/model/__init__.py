@@ -1,4 +1,4 @@
-"""scvi-tools-style model class; the only package that imports scvi."""
+"""scvi-tools-style model class."""
 
 from countsdiff.model._imputer import CountsDiffImputer
 

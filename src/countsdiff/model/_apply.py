@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.counts import SPARSE_BELOW, align_genes
+from countsdiff.counts import SPARSE_BELOW, align_genes, check_unique
 from countsdiff.layers import borrow, changed_layers, check_not_read, default_layer, get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model._imputer import CountsDiffImputer
@@ -50,20 +50,20 @@ class Job:
         check_not_read([key_added], (self.layer, self.missing_layer))
         before = dict(self.work.layers)
         self.model.impute(self.work, key_added=key_added, **kwargs)
+        others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
+        rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
         for name, matrix in changed_layers(self.work, before).items():
-            self.adata.layers[name] = self._widen(matrix)
+            self.adata.layers[name] = self._widen(matrix, others, rest)
         records = self.work.uns["countsdiff"]
         records[key_added]["layer"] = self.layer or "X"
         self.adata.uns["countsdiff"] = records
         return records[key_added]
 
-    def _widen(self, matrix: Any) -> Any:
-        """`matrix` in its columns; the counts in all others, NaN where they are missing."""
+    def _widen(self, matrix: Any, others: NDArray[np.intp], rest: Any) -> Any:
+        """`matrix` in its columns, `rest` in the others: their counts, NaN where they are missing."""
         if np.array_equal(self.columns, np.arange(self.adata.n_vars)):
             return matrix
-        others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
         order = np.argsort(np.concatenate([self.columns, others]))
-        rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
         n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (matrix, rest))
         if sparse.issparse(rest) and n_filled < SPARSE_BELOW * self.adata.n_obs * self.adata.n_vars:
             return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
@@ -97,10 +97,11 @@ def apply(model: CountsDiffImputer, adata: AnnData, *, layer: str | None, missin
     layer = counts_layer(model, adata, layer)
     get_layer(adata, layer)
     names = np.asarray(model.get_var_names())
-    known = adata[:, adata.var_names.isin(names)] if adata.var_names.is_unique else adata
-    align_genes(known.var_names, names)
+    check_unique(adata.var_names, "gene")
+    align_genes(adata.var_names[adata.var_names.isin(names)], names)
     columns = adata.var_names.get_indexer(names)
-    work = borrow(adata[:, columns].copy())
+    in_order = np.array_equal(columns, np.arange(adata.n_vars))
+    work = borrow(adata if in_order else adata[:, columns].copy())
     if registered["layer"] is None:
         work.X = get_layer(work, layer)
     else:

@@ -1,13 +1,13 @@
 """What is registered beside the counts: fields, covariates and which of the cells."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi.data.fields import CategoricalObsField, LayerField
+from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper
 
 
 class Keys(NamedTuple):
@@ -28,6 +28,9 @@ class CategoryField(CategoricalObsField):
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
 
+MuDataCategoryField = MuDataWrapper(CategoryField)
+
+
 class OptionalLayerField(LayerField):
     """A layer that training needs and query data may lack (entries marked as missing)."""
 
@@ -41,19 +44,6 @@ class OptionalLayerField(LayerField):
         if self.attr_key not in adata_target.layers:
             return state_registry
         return super().transfer_field(state_registry, adata_target, **kwargs)
-
-
-def require_columns(adata: AnnData, keys: Iterable[str | None]) -> None:
-    """Check that ``adata.obs`` has the named columns.
-
-    Raises
-    ------
-    KeyError
-        Naming the column that is absent, and those there are.
-    """
-    for key in keys:
-        if key is not None and key not in adata.obs:
-            raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
 
 
 def covariate_columns(setup: Mapping[str, Any]) -> tuple[list[str], list[str]]:

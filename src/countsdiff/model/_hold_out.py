@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.counts import CellReader
+from countsdiff.counts import CellReader, dense_rows
 
 SHARE = 0.05
 _MAX_ENTRIES = 40_000_000  # of the cells that are scored, which the rivals want dense
@@ -27,15 +28,15 @@ class Entries:
     reader
         Counts as the model gets them.
     held_out
-        Boolean matrix of the entries to score.
+        Boolean matrix of the entries to score, genes in the order of the data.
     """
 
     reader: CellReader
-    held_out: CellReader
+    held_out: Any
 
     def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
         """Return counts (NaN if held out, yet not there), missing entries, and held-out ones, which are not missing."""
-        held = self.held_out(rows)[0].astype(bool)
+        held = self.held(rows)
         counts, absent = replace(self.reader, missing=None)(rows)
         blank = self.reader(rows)[1] & ~held
         counts[blank] = 0.0
@@ -44,8 +45,11 @@ class Entries:
 
     def cells(self) -> NDArray[np.intp]:
         """Cells with an entry held out."""
-        some = [rows[self.held_out(rows)[0].any(1)] for rows in self.reader.chunks()]
-        return np.concatenate(some)
+        return np.concatenate([rows[self.held(rows).any(1)] for rows in self.reader.chunks()])
+
+    def held(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Entries to score of some cells, genes in the order of the model."""
+        return dense_rows(self.held_out, rows, self.reader.columns).astype(bool)
 
     def blocks(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """Counts and missing entries of all cells."""

@@ -70,7 +70,9 @@ class LabelZeros:
         """Go through all cells once."""
         detected = np.zeros((labels.max() + 1, reader.counts.shape[1]), dtype=bool)
         for rows in reader.chunks():
-            np.logical_or.at(detected, labels[rows], reader(rows)[0] > 0)
+            seen, of = reader(rows)[0] > 0, labels[rows]
+            for label in np.unique(of):  # logical_or.at is ten times as slow
+                detected[label] |= seen[of == label].any(0)
         return cls(reader, labels, detected)
 
     @property

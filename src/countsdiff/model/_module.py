@@ -180,9 +180,19 @@ class CountsDiffModule(BaseModuleClass):
         noised and carry loss; the other observed ones are known; missing ones are absent: neither seen nor scored.
         """
         counts, observed = self.observed(tensors)
-        context, target = self._hide(tensors, counts, observed, generator, share_hidden)
+        hidden = hide(observed, self.denoiser.group_sizes, generator, share_hidden)
+        known, noised = observed & ~hidden, observed & hidden
+        categories, continuous = self.covariates(tensors)
+        unconditional = torch.rand(len(counts), 1, generator=generator, device=counts.device) < _SHARE_UNCONDITIONAL
+        context = Context(
+            counts=counts * known,
+            known=known,
+            noised=noised,
+            categories=torch.where(unconditional, -1, categories),
+            continuous=torch.where(unconditional, torch.nan, continuous),
+        )
         levels = self.times(len(counts), generator, counts.device)
-        return NoisedCells(context, levels, noise(target, levels.p, context.noised, generator))
+        return NoisedCells(context, levels, noise(counts, levels.p, noised, generator))
 
     def loss(self, cells: NoisedCells, n_cells: float) -> Tensor:
         """Score the denoiser: the sum over cells, divided by `n_cells`; a mean where they are all of a minibatch."""
@@ -295,24 +305,3 @@ class CountsDiffModule(BaseModuleClass):
             observed &= tensors[KEYS.PRESENT][:, self.denoiser.group] > 0
         # columns first (CSC data) would be summed in another order, and round differently
         return torch.where(observed, counts, 0.0).contiguous(), observed.contiguous()
-
-    def _hide(
-        self,
-        tensors: dict[str, Tensor],
-        counts: Tensor,
-        observed: Tensor,
-        generator: torch.Generator,
-        share_hidden: float | None,
-    ) -> tuple[Context, Tensor]:
-        hidden = hide(observed, self.denoiser.group_sizes, generator, share_hidden)
-        known, noised = observed & ~hidden, observed & hidden
-        categories, continuous = self.covariates(tensors)
-        unconditional = torch.rand(len(counts), 1, generator=generator, device=counts.device) < _SHARE_UNCONDITIONAL
-        context = Context(
-            counts=counts * known,
-            known=known,
-            noised=noised,
-            categories=torch.where(unconditional, -1, categories),
-            continuous=torch.where(unconditional, torch.nan, continuous),
-        )
-        return context, counts * noised

@@ -46,7 +46,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
         share_hidden: float | None = None,
         seed: int = 0,
     ):
-        super().__init__(module, optimizer="AdamW", lr=lr, weight_decay=weight_decay, eps=1e-8)
+        super().__init__(module, lr=lr, weight_decay=weight_decay)
         self.n_steps = n_steps
         self.share_hidden = share_hidden
         self.seed = seed

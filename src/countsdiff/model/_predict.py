@@ -18,7 +18,7 @@ from countsdiff.core.estimators import log_mean
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import RepaintConfig, repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
-from countsdiff.counts import CellReader
+from countsdiff.counts import CellReader, dense_rows
 from countsdiff.model._missing import Task
 
 Output = Literal["mean", "median", "log_mean", "sample"]
@@ -202,7 +202,7 @@ class Predictor:
         self, rows: NDArray[np.intp], counts: NDArray[np.float32], missing: NDArray[np.bool_]
     ) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
         if self.task.hidden is not None:
-            missing = missing | CellReader(self.task.hidden, columns=self.cells.reader.columns)(rows)[0].astype(bool)
+            missing = missing | dense_rows(self.task.hidden, rows, self.cells.reader.columns).astype(bool)
             counts[missing] = 0.0
         rewritten = self.task.rewritten(counts, missing)
         cuts = [slice(start, start + self.tile) for start in range(0, len(rows), self.tile)]

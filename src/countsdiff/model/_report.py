@@ -110,7 +110,7 @@ class ReportingModel(CellModel):
         chosen = (
             hold_out(cells.reader, seed) if held_out is None else resolve_missing(held_out, adata, cells.reader).hidden
         )
-        entries = Entries(cells.reader, CellReader(chosen, columns=cells.reader.columns))
+        entries = Entries(cells.reader, chosen)
         rows = scored_rows(entries.reader, entries.cells)
         checked = self._check_new(adata, own, entries, rows)
         counts, blank, held = entries(rows)
@@ -157,7 +157,7 @@ class ReportingModel(CellModel):
         trained = self._reader(own)
         places = pd.Index(row_keys(own.obs_names)).get_indexer(row_keys(adata.obs_names))
         for block in trained.chunks(rows[places[rows] >= 0]):
-            seen = entries(block)[2] & ~trained(places[block])[1]
+            seen = entries.held(block) & ~trained(places[block])[1]
             if seen.any():
                 i, gene = np.argwhere(seen)[0]
                 raise ValueError(

@@ -12,7 +12,6 @@ from scvi.data.fields import (
     CategoricalJointObsField,
     LayerField,
     MuDataCategoricalJointObsField,
-    MuDataCategoricalObsField,
     MuDataNumericalJointObsField,
     MuDataNumericalObsField,
     NumericalJointObsField,
@@ -21,15 +20,15 @@ from scvi.data.fields import (
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.counts import as_row_access, check_boolean, check_counts
-from countsdiff.layers import get_layer
+from countsdiff.layers import get_layer, require_columns
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import (
     KEYS,
     CategoryField,
+    MuDataCategoryField,
     OptionalLayerField,
     check_covariates,
     covariate_columns,
-    require_columns,
 )
 from countsdiff.model._modalities import JointCountsField, present_field
 
@@ -153,7 +152,7 @@ class RegisteredModel(CellModel):
             raise TypeError(f"setup_mudata takes MuData; got {type(mdata).__name__}{other}.")
         cls._tell_apart(mdata)
         if not isinstance(layers, dict):  # names of modalities alone
-            layers = dict.fromkeys(mdata.mod if layers is None else layers)
+            layers = dict.fromkeys(_as_list(layers) or mdata.mod)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
@@ -161,8 +160,8 @@ class RegisteredModel(CellModel):
         fields = [
             JointCountsField(layers),
             present_field(),
-            MuDataCategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            MuDataCategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            MuDataCategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            MuDataCategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             MuDataCategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
             MuDataNumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             MuDataNumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

@@ -165,7 +165,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             "mean count": float(f"{float(self.module.denoiser.mean.double().mean()):.3g}"),
             "model": self._model_summary_string,
             # but the seed of the first weights, which have been trained since
-            **{k: v for k, v in self.init_params_["non_kwargs"].items() if k not in ("registry", "seed")},
+            **{k: v for k, v in self.init_params_["non_kwargs"].items() if k != "seed"},
             "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
         }
 

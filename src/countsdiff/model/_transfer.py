@@ -95,8 +95,7 @@ class TransferableModel(CellModel):
             allow_missing_labels=True,
             **reference._setup_args(),
         )
-        settings = {k: v for k, v in reference.init_params_["non_kwargs"].items() if k != "registry"}
-        model = cls(query, **settings)
+        model = cls(query, **reference.init_params_["non_kwargs"])
         model.module.adopt(reference.module)
         model.to_device(reference.device)
         model.module.eval()

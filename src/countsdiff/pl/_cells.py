@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from scipy import stats
 
+from countsdiff.layers import require_columns
 from countsdiff.metrics import log_normalise
 
 from ._canvas import BLUE, GREY, dense, finish, start
@@ -53,8 +54,7 @@ def zeros_filled(
     ValueError
         If no cell has a value in the column.
     """
-    if groupby not in adata.obs:
-        raise KeyError(f"adata.obs has no column {groupby!r}; it has {list(adata.obs.columns)}.")
+    require_columns(adata, [groupby])
     zero = dense(adata, counts) == 0
     filled = zero & (dense(adata, imputed) >= threshold)
     groups = adata.obs.groupby(groupby, observed=True).indices

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from countsdiff import pl
+from countsdiff.pl._canvas import BLUE, GREY
 
 from ._findings import Calibration, HeldOut
-
-_BLUE, _GREY = "#2a6ebb", "#8a8a8a"
 
 
 def pictures(held_out: HeldOut, calibration: Calibration) -> dict[str, str]:
@@ -54,11 +53,11 @@ def _pit(axes: Axes, calibration: Calibration) -> None:
         (np.arange(n) + 0.5) / n,
         np.array(calibration.pit) * n,
         width=1 / n,
-        color=_BLUE,
+        color=BLUE,
         edgecolor="white",
         linewidth=0.8,
     )
-    axes.axhline(1.0, color=_GREY, lw=1, ls="--", label="calibrated")
+    axes.axhline(1.0, color=GREY, lw=1, ls="--", label="calibrated")
     axes.set(
         xlim=(0, 1),
         ylim=(0, max(1.5, 1.1 * n * max(calibration.pit))),

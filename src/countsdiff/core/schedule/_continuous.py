@@ -54,7 +54,6 @@ class LogitLinearSchedule(SurvivalSchedule):
     def __init__(self, horizon: float = 15.0):
         if not horizon > math.log(2.0):
             raise ValueError(f"The horizon must exceed log 2, else the schedule does not decrease; got {horizon:g}.")
-        self.horizon = horizon
         self.half_width = math.log(math.expm1(horizon))
 
     def survival(self, t: Tensor) -> Tensor:
