@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from countsdiff.cli import main
+from countsdiff.cli._image import _in_proportion
 
 CONFIG = """
 widths: [8, 16]
@@ -129,3 +130,13 @@ def test_help_is_there(run):
     status, out, _ = run("image", "--help")
     assert status == 0
     assert all(name in out for name in ("train", "sample", "inpaint", "evaluate"))
+
+
+def test_drawn_classes_are_in_the_proportions_of_the_training_images():
+    classes = np.repeat([0, 1, 2], 40)  # one after the other, as folders have them
+    for n in (60, 120, 300):
+        share = np.bincount(classes[_in_proportion(n, 120, seed=0)], minlength=3) / n
+        assert abs(share - 1 / 3).max() < 0.13
+    assert np.bincount(_in_proportion(300, 120, seed=0)).tolist().count(3) == 60  # the others twice
+    order = classes[_in_proportion(120, 120, seed=0)]
+    assert sorted(order) == classes.tolist() != order.tolist()

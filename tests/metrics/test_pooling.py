@@ -26,9 +26,10 @@ def test_equal_imputations_are_measured_data_but_for_the_small_sample_correction
     np.testing.assert_allclose(pooled.df, [11 / 13 * 10, 1e9])
 
 
-def test_data_that_do_not_vary_have_p_value_one():
-    pooled = pool_imputations(np.zeros((2, 1)), np.zeros((2, 1)), 5.0)
-    assert (pooled.statistic, pooled.p_value) == (0.0, 1.0)
+def test_without_variance_there_is_no_doubt():
+    pooled = pool_imputations([[0.0, 2.0, -2.0]] * 2, np.zeros((2, 3)), 10.0)
+    assert pooled.statistic.tolist() == [0.0, np.inf, -np.inf]
+    assert pooled.p_value.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_of_any_number_of_cells_the_degrees_of_freedom_are_those_of_the_imputations():

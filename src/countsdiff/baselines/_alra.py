@@ -73,7 +73,7 @@ def _approximate(values: NDArray[Any], rank: int, n_power_iterations: int, seed:
 def _choose_rank(spectrum: NDArray[Any]) -> int:
     """Return the number of singular values before the last spacing that stands out; 1 if none does."""
     spacings = spectrum[:-1] - spectrum[1:]
-    noise = spacings[int(_NOISE_SHARE * len(spectrum)) - 1 :]
+    noise = spacings[max(int(_NOISE_SHARE * len(spectrum)) - 2, 0) :]
     if len(noise) < 2:
         return 1
     signal = np.flatnonzero(spacings > noise.mean() + _N_DEVIATIONS * noise.std(ddof=1))

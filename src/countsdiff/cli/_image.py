@@ -225,7 +225,7 @@ def evaluate(
         known = references["train"].codes_as(trained.categories)
         drawn = trained.sample(
             n,
-            codes=known[[k % len(known) for k in range(n)]],
+            codes=known[_in_proportion(n, len(known), seed)],
             seed=seed,
             batch_size=batch_size,
             sample_steps=steps,
@@ -249,6 +249,18 @@ def evaluate(
             temporary.write_text(json.dumps(scores, indent=2) + "\n")
     for name, value in scores.items():
         report(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value:,}")
+
+
+def _in_proportion(n: int, n_known: int, seed: int) -> "NDArray[np.intp]":
+    """Rows of the training images to take the classes of `n` from: all equally often but for a rest, shuffled.
+
+    In the order of the files, where a folder has one class after the other, the last classes would be missing.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    whole, rest = divmod(n, n_known)
+    return rng.permutation(np.concatenate([np.tile(np.arange(n_known), whole), rng.permutation(n_known)[:rest]]))
 
 
 @contextmanager

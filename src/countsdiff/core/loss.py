@@ -43,7 +43,7 @@ def get_weight(weight: str | LossWeight) -> LossWeight:
 class NoiseLevels:
     """Survival probabilities drawn for a batch, and the factor that makes their average loss the weighted integral.
 
-    The integral runs over the times at which no more than ``largest_p`` survive.
+    The integral runs over the survival probabilities up to ``largest_p``, see :class:`TimeSampler`.
 
     Attributes
     ----------

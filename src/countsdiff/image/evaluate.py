@@ -82,7 +82,7 @@ def inception_scores(real: Pixels, generated: Pixels, weights: str | Path | None
             fid=True,
             isc=True,
             isc_splits=_SPLITS,
-            samples_shuffle=False,
+            samples_shuffle=True,  # or each of the parts that the Inception Score is taken of might be one class
             cuda=torch.cuda.is_available(),
             verbose=False,
             feature_extractor_weights_path=None if weights is None else str(weights),

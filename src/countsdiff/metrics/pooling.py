@@ -30,15 +30,16 @@ class PooledEstimate:
 
     @property
     def statistic(self) -> NDArray[np.float64]:
-        """Estimate over its standard error; 0 where both are 0."""
+        """Estimate over its standard error; 0 where both are 0, infinite where the error alone is."""
         error = np.sqrt(self.variance)
-        return np.divide(self.estimate, error, out=np.zeros_like(self.estimate), where=error != 0)
+        certain = np.where(self.estimate == 0, 0.0, np.copysign(np.inf, self.estimate))
+        return np.divide(self.estimate, error, out=certain, where=error != 0)
 
     @property
     def p_value(self) -> NDArray[np.float64]:
-        """Two-sided p-value of the estimate being 0; 1 where the data do not vary."""
+        """Two-sided p-value of the estimate being 0; 1 or 0 where there is no variance."""
         p: NDArray[np.float64] = 2.0 * stats.t.sf(np.abs(self.statistic), np.maximum(self.df, 1e-9))
-        return np.where(self.variance == 0, 1.0, p)
+        return p
 
 
 def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) -> PooledEstimate:

@@ -43,7 +43,9 @@ class DifferentialModel(CellModel):
         (:func:`~countsdiff.metrics.pool_imputations`).
 
         Register the groups as labels or covariates: of groups it does not know the model draws missing entries as if
-        there were no difference, and p-values come out larger than they could be (Meng 1994).
+        there were no difference, and p-values come out larger than they could be (Meng 1994). Where differences are
+        weak the network shrinks them even so, and tests are cautious: without any difference, 0 to 1 % of them were
+        significant at 5 % where 20 to 50 % of the entries were missing.
 
         Parameters
         ----------

@@ -22,7 +22,8 @@ def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[
         Probability of each molecule to be kept, in [0, 1].
     seed
         Seed of ``numpy.random.default_rng``. One number is drawn for each non-zero entry, in row-major order:
-        sparse and dense counts are split alike.
+        sparse and dense counts are split alike. The masks draw from the same numbers: where both are used, give them
+        different seeds.
 
     Returns
     -------
