@@ -132,7 +132,7 @@ def as_row_access(matrix):
     return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
-def check_counts(adata: AnnData, layer: str | None) -> None:
+def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None:
     """Check every entry of a count layer: whole numbers, finite, not negative; NaN passes as missing.
 
     Raises
@@ -141,7 +141,7 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
         Naming the layer, cell, gene and value of the first offending entry, and what to do.
     """
     matrix = get_layer(adata, layer)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    where = f"{name}.X" if layer is None else f"{name}.layers[{layer!r}]"
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
     check_unique(adata.var_names, "gene")

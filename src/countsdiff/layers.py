@@ -1,6 +1,6 @@
 """What an AnnData has by name: ``X`` and the layers, and the columns of ``obs``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from anndata import AnnData
@@ -45,9 +45,10 @@ def borrow(adata: AnnData) -> AnnData:
     )
 
 
-def changed_layers(adata: AnnData, before: dict[str, Any]) -> dict[str, Any]:
-    """Return the layers that are not those of `before`."""
-    return {name: matrix for name, matrix in named_layers(adata).items() if before.get(name) is not matrix}
+def outdated_layers(records: Mapping[str, Any], key: str, record: Mapping[str, Any]) -> list[str]:
+    """Layers of the earlier result by the name `key` that the one of `record` does not have, nor any other."""
+    others = {name for k, other in records.items() if k != key for name in other.get("layers", ())}
+    return [name for name in records.get(key, {}).get("layers", ()) if name not in {*record["layers"], *others}]
 
 
 def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:

@@ -16,6 +16,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from countsdiff.files import sync
+from countsdiff.layers import outdated_layers
 
 __all__ = ["open_store"]
 
@@ -136,6 +137,9 @@ def add_record(path: Path, key: str, record: Mapping[str, Any]) -> None:
         if "uns" not in group:
             ad.io.write_elem(group, "uns", {})
         known = ad.io.read_elem(group["uns/countsdiff"]) if "uns/countsdiff" in group else {}
+        for name in outdated_layers(known, key, record):
+            if name in group["layers"]:
+                del group["layers"][name]
         ad.io.write_elem(group["uns"], "countsdiff", {**known, key: dict(record)})
 
 

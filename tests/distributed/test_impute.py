@@ -153,6 +153,26 @@ class Killed(BaseException):
     """What no handler for errors catches."""
 
 
+@pytest.mark.parametrize("chunk_size", [40, 1000])
+def test_nothing_of_the_input_changes(tmp_path, make_adata, train, chunk_size):
+    # dense layers, which scvi-tools puts in another order in memory, of more genes than the model knows
+    adata = make_adata()
+    adata.layers["counts"] = adata.X.toarray().astype(np.int32)
+    adata.layers["hidden"] = np.random.default_rng(0).random(adata.shape) < 0.1
+    known = adata[:, :20].copy()
+    train(known, max_steps=5, layer="counts", missing_layer="hidden").save(str(tmp_path / "model"))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    out = distributed.impute(tmp_path / "a.h5ad", tmp_path / "model", chunk_size=chunk_size, interval=0.9)
+    result = ad.read_h5ad(out)
+    assert {*result.layers} - {None} == {"counts", "hidden", "imputed", "imputed_lower", "imputed_upper"}
+    for name in ("counts", "hidden"):
+        assert result.layers[name].dtype == adata.layers[name].dtype
+        np.testing.assert_array_equal(result.layers[name], adata.layers[name])
+    # a second result by that name without intervals leaves none of the first behind
+    again = ad.read_h5ad(distributed.impute(out, tmp_path / "model", out=tmp_path / "again.h5ad"))
+    assert {*again.layers} - {None} == {"counts", "hidden", "imputed"}
+
+
 def interrupt_after(n):
     def callback(done, total):
         if done == n:

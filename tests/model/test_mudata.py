@@ -141,6 +141,64 @@ def test_modalities_and_variables_in_another_order(model):
     assert set(expected) == {"rna", "prot", "atac"}
 
 
+def test_what_is_returned_has_the_order_of_the_data(model):
+    mdata = make_mudata()
+    mdata = mudata.MuData({name: table[:, ::-1].copy() for name, table in mdata.mod.items()})
+    returned = model.impute(mdata, inplace=False, missing="zeros")
+    model.impute(mdata, missing="zeros")
+    for name, table in mdata.mod.items():
+        there = np.flatnonzero(np.asarray(mdata.obsmap[name]).ravel())
+        rows = np.asarray(mdata.obsmap[name]).ravel()[there].astype(int) - 1
+        np.testing.assert_array_equal(returned[name][there], dense(table.layers["imputed"])[rows])
+
+
+def test_tables_that_were_changed_are_read_anew(model):
+    mdata = make_mudata()
+    CountsDiffImputer.setup_mudata(mdata, layers={"rna": "counts", "prot": None, "atac": None})
+    model.impute(mdata)
+    x = dense(mdata["prot"].X).astype(np.float32)
+    x[:5] = np.nan
+    mdata["prot"].X = x
+    model.impute(mdata, key_added="again", interval=0.9)
+    assert mdata.uns["countsdiff"]["again"]["rewrite"] == "missing"
+    assert np.isfinite(dense(mdata["prot"].layers["again"])[:5]).all()
+    copied = mdata.copy()
+    model.impute(copied, key_added="of a copy")
+    for name in mdata.mod:
+        np.testing.assert_array_equal(*(dense(m[name].layers[k]) for m, k in ((mdata, "again"), (copied, "of a copy"))))
+    # and a result takes the place of another by its name, with all that belonged to it
+    model.impute(mdata, key_added="again")
+    assert "again_lower" not in mdata["rna"].layers
+    assert "prot_again_lower" not in mdata.obsm
+
+
+@pytest.mark.parametrize("how", ["absent", "no rows"])
+def test_cells_of_one_modality_alone(model, how):
+    rna = make_mudata()["rna"]
+    tables = {"rna": rna.copy()} | ({} if how == "absent" else {"prot": make_mudata()["prot"][:0].copy()})
+    mdata = mudata.MuData(tables)
+    model.impute(mdata, output="sample")
+    marked = mudata.MuData({"rna": rna.copy(), "prot": AnnData(np.full((N_OBS, 6), np.nan, dtype=np.float32))})
+    marked["prot"].obs_names, marked["prot"].var_names = rna.obs_names, make_mudata()["prot"].var_names
+    marked.update()
+    model.impute(marked, output="sample")
+    np.testing.assert_array_equal(dense(mdata.obsm["prot_imputed"]), dense(marked["prot"].layers["imputed"]))
+    assert mdata.uns["countsdiff"]["imputed"]["rewrite"] == "missing"
+    with pytest.raises(KeyError, match="no cells of"):
+        model.impute(mudata.MuData({"other": rna.copy()}))
+
+
+def test_tables_on_disk(model, tmp_path):
+    mdata = make_mudata()
+    expected = model.impute(mdata, inplace=False)
+    mdata.write_h5mu(tmp_path / "a.h5mu")
+    backed = mudata.read_h5mu(tmp_path / "a.h5mu", backed="r")
+    CountsDiffImputer.setup_mudata(backed, layers={"rna": None, "prot": None, "atac": None})
+    assert CountsDiffImputer(backed).summary_stats["n_vars"] == sum(t.n_vars for t in mdata.mod.values())
+    for name, matrix in model.impute(backed, inplace=False).items():
+        np.testing.assert_array_equal(matrix, expected[name])
+
+
 def test_hidden_entries_by_modality_are_not_looked_at(model):
     mdata = make_mudata()
     hidden = np.random.default_rng(0).random(mdata["prot"].shape) < 0.5
@@ -195,7 +253,7 @@ def test_categories_may_be_of_any_kind_and_a_modality_be_named_alone():
 def test_bad_input_is_named(model):
     mdata = make_mudata()
     mdata["prot"].X = dense(mdata["prot"].X) + 0.5
-    with pytest.raises(ValueError, match="prot0.*not a whole number"):
+    with pytest.raises(ValueError, match=r"mdata\['prot'\].X .*prot0.*not a whole number"):
         CountsDiffImputer.setup_mudata(mdata)
     with pytest.raises(KeyError, match="'protein'.*'prot'"):
         CountsDiffImputer.setup_mudata(make_mudata(), layers={"protein": None})

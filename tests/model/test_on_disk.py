@@ -5,12 +5,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import zarr
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
 from countsdiff.counts import CellReader, check_boolean, is_on_disk, read_rows
-from countsdiff.model._loading import _BLOCK, BlockLoader
+from countsdiff.model._loading import _BLOCK, BlockLoader, CellsInOrder
 from countsdiff.store import open_store
 
 N_OBS = 700  # of which two minibatches are for validation
@@ -24,6 +25,7 @@ def stores(tmp_path_factory, make_adata):
     adata.layers["counts"] = adata.X.copy()
     adata.layers["dense"] = adata.X.toarray()
     adata.layers["hidden"] = sparse.csr_matrix(np.random.default_rng(0).random(adata.shape) < 0.1)
+    adata.layers["dense hidden"] = adata.layers["hidden"].toarray()
     adata.write_h5ad(folder / "a.h5ad", compression="gzip")
     adata.write_zarr(folder / "a.zarr")
     return {"memory": adata, "h5ad": open_store(folder / "a.h5ad"), "zarr": open_store(folder / "a.zarr")}
@@ -82,10 +84,24 @@ def test_minibatches_larger_than_the_data(stores):
 
 def test_training_does_not_depend_on_the_kind_of_store(stores, train):
     results = []
+    for kind, layer, missing in (("h5ad", "counts", "hidden"), ("zarr", "dense", "dense hidden")):
+        model = train(stores[kind], max_steps=110, layer=layer, missing_layer=missing, labels_key="kind")
+        results.append((model.impute(inplace=False), model.history["validation_loss"].to_numpy()))
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_cells_are_read_in_the_order_asked_for(stores):
     for kind in ("h5ad", "zarr"):
-        model = train(stores[kind], max_steps=12, layer="counts", missing_layer="hidden")
-        results.append(model.impute(inplace=False))
-    np.testing.assert_array_equal(*results)
+        adata = stores[kind]
+        CountsDiffImputer.setup_anndata(adata, layer="dense", missing_layer="dense hidden", batch_key="batch")
+        rows = np.array([5, 3, 699, 4, 4])
+        first, second = CellsInOrder(CountsDiffImputer(adata).adata_manager, rows, 3)
+        x, missing = (torch.cat([first[key], second[key]]).numpy() for key in ("X", "missing"))
+        np.testing.assert_array_equal(x, stores["memory"].layers["dense"][rows])
+        np.testing.assert_array_equal(missing, stores["memory"].layers["dense hidden"][rows])
+        batches = torch.cat([first["batch"], second["batch"]]).numpy().ravel()
+        assert [*np.array(["x", "y", "z"])[batches]] == [*stores["memory"].obs["batch"].iloc[rows]]
 
 
 def test_imputes_as_in_memory(stores, train):

@@ -43,6 +43,16 @@ def test_writes_nothing_but_layers_and_their_record(adata):
     assert (adata.X != before.X).nnz == 0
 
 
+def test_the_order_in_memory_makes_no_layers(adata, hidden):
+    adata.layers["counts"] = np.asfortranarray(adata.X.toarray() if sparse.issparse(adata.X) else adata.X)
+    before = adata.layers["counts"]
+    pp.impute(adata, missing=np.asfortranarray(hidden), interval=0.9, **FAST)
+    assert {*adata.layers} - {None} == {"counts", "imputed", "imputed_lower", "imputed_upper"}
+    assert adata.layers["counts"] is before
+    pp.impute(adata, missing=hidden, **FAST)  # without intervals: those of before would pass for its own
+    assert {*adata.layers} - {None} == {"counts", "imputed"}
+
+
 def test_prefers_the_layer_counts(adata):
     expected = adata.copy()
     pp.impute(expected, **FAST)

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from countsdiff.counts import as_row_access, read_rows
 from countsdiff.files import atomic
-from countsdiff.layers import changed_layers, get_layer, named_layers
+from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._apply import apply, load_model
@@ -94,15 +94,13 @@ class Rows:
             Layers by name, and the record of what was done.
         """
         adata = _read(self.store, start, stop, self.layer, self.marked)
-        before = named_layers(adata)
         job = apply(saved_model(self.model, self.accelerator), adata, layer=self.layer, missing_layer=None)
         # without a rule, nothing but what is missing in the data, and be it nothing at all in these rows
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
         with _quiet():
             record = job.impute(self.key_added, missing=missing, **self.options)
         job.model._forget(job.work)
-        matrices = changed_layers(adata, before)
-        return {name: self._packed(matrix) for name, matrix in matrices.items()}, record
+        return {name: self._packed(adata.layers[name]) for name in record["layers"]}, record
 
     def _packed(self, matrix: Any) -> Any:
         if self.as_sparse:

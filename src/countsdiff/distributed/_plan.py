@@ -58,6 +58,8 @@ class Plan:
         options: dict[str, Any],
     ) -> "Plan":
         """Look at all of the data once."""
+        if missing is not None and not isinstance(missing, str):
+            raise TypeError(f"missing is a rule or the name of a layer of the store; got {type(missing).__name__}.")
         if missing == "label_zeros":
             raise ValueError(
                 "missing='label_zeros' takes all cells of a label at once, and chunks see a part; name a layer."

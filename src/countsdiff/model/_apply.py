@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.counts import SPARSE_BELOW, align_genes, check_unique
-from countsdiff.layers import borrow, changed_layers, check_not_read, default_layer, get_layer
+from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model._imputer import CountsDiffImputer
+from countsdiff.model._write import write_layers
 
 
 @dataclass
@@ -48,16 +49,13 @@ class Job:
     def impute(self, key_added: str, **kwargs: Any) -> dict[str, Any]:
         """Impute, write the result to ``adata`` in full shape, and return the record of what was done."""
         check_not_read([key_added], (self.layer, self.missing_layer))
-        before = dict(self.work.layers)
         self.model.impute(self.work, key_added=key_added, **kwargs)
+        record = {**self.work.uns["countsdiff"][key_added], "layer": self.layer or "X"}
         others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
         rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
-        for name, matrix in changed_layers(self.work, before).items():
-            self.adata.layers[name] = self._widen(matrix, others, rest)
-        records = self.work.uns["countsdiff"]
-        records[key_added]["layer"] = self.layer or "X"
-        self.adata.uns["countsdiff"] = records
-        return records[key_added]
+        layers = {name: self._widen(self.work.layers[name], others, rest) for name in record["layers"]}
+        write_layers(self.adata, key_added, layers, record)
+        return record
 
     def _widen(self, matrix: Any, others: NDArray[np.intp], rest: Any) -> Any:
         """`matrix` in its columns, `rest` in the others: their counts, NaN where they are missing."""

@@ -14,7 +14,7 @@ from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import BaseModelClass
 
 from countsdiff.core.guidance import ClassifierFreeGuidance
@@ -22,10 +22,11 @@ from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
 from countsdiff.layers import check_not_read, get_layer
 from countsdiff.model._data import check_covariates, chosen_rows, row_keys
+from countsdiff.model._loading import CellsInOrder, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
-from countsdiff.model._modalities import Modalities, joint_matrices
+from countsdiff.model._modalities import Modalities, join_tables
 from countsdiff.model._predict import Cells, Predictor, Request
-from countsdiff.model._write import Collector, as_arrays, collect, write_layers
+from countsdiff.model._write import Collector, as_arrays, collect, write_layers, write_record
 
 logger = logging.getLogger("countsdiff")
 
@@ -81,13 +82,16 @@ class CellModel(BaseModelClass):
                 **request.provenance(),
                 **task.provenance(),
             }
-            if modalities is not None:
-                for name in list(results):
-                    modalities.write(adata, name, results.pop(name))
-            write_layers(adata, key_added, results, provenance)
+            if modalities is None:
+                write_layers(adata, key_added, results, provenance)
+            else:
+                for name in write_record(adata, key_added, names, provenance):
+                    modalities.drop(adata, name)
+                for name, matrix in results.items():
+                    modalities.write(adata, name, matrix)
             return None
         if modalities is not None:
-            parts = {name: modalities.split(matrix) for name, matrix in results.items()}
+            parts = {name: dict(modalities.parts(adata, matrix)) for name, matrix in results.items()}
             return {
                 m: as_arrays({name: part[m] for name, part in parts.items()}, key_added, request.n_samples)
                 for m in modalities.var_names
@@ -135,7 +139,10 @@ class CellModel(BaseModelClass):
     def _spread(self, cells: NDArray[np.intp], at_least: int = 100) -> Iterable[dict[str, torch.Tensor]]:
         """Minibatches of as many of the model's own cells as calibration takes, evenly spaced."""
         most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, at_least)
-        return self._make_data_loader(self.adata, indices=cells[:: math.ceil(len(cells) / most) or 1])
+        cells = cells[:: math.ceil(len(cells) / most) or 1]
+        if on_disk(self.adata_manager):
+            return CellsInOrder(self.adata_manager, cells, settings.batch_size)
+        return self._make_data_loader(self.adata, indices=cells, batch_size=settings.batch_size)
 
     def _forget(self, adata: AnnData) -> None:
         """Let go of data that were predicted: scvi-tools holds on to all that a model ever saw."""
@@ -211,7 +218,8 @@ class CellModel(BaseModelClass):
         """Counts of registered data, in the order they have."""
         modalities = self._modalities()
         if modalities is not None:
-            return CellReader(*joint_matrices(adata, modalities.sizes))
+            # joined anew: the tables are what people change
+            return CellReader(*join_tables(adata, modalities, self._setup_args()["layers"]))
         missing_layer = self._setup_args().get("missing_layer")
         missing = None if missing_layer is None else adata.layers.get(missing_layer)
         counts = as_row_access(get_layer(adata, self._layer()))

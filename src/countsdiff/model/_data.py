@@ -112,14 +112,15 @@ def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
     if indices is None:
         return rows
     wanted = rows[indices] if isinstance(indices, slice) else np.atleast_1d(np.asarray(indices))
-    if len(wanted) == 0:
-        raise ValueError("indices names no cells; leave it out for all of them.")
-    if wanted.dtype.kind not in "biu":
+    if len(wanted) and wanted.dtype.kind not in "biu":
         raise TypeError(
             f"indices are positions of cells, or a boolean for each; got {wanted[0]!r}. Names have positions: "
             "adata.obs_names.get_indexer(names)."
         )
-    return rows[wanted]
+    chosen: NDArray[np.intp] = rows[wanted] if len(wanted) else rows[:0]
+    if len(chosen) == 0:
+        raise ValueError("indices names no cells; leave it out for all of them.")
+    return chosen
 
 
 def row_keys(obs_names: pd.Index) -> NDArray[np.int64]:

@@ -10,11 +10,56 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
 
-from countsdiff.counts import dense_rows
+from countsdiff.counts import dense_rows, is_on_disk
 from countsdiff.model._data import KEYS
 
 _BLOCK = 16  # neighbouring cells read at a time: a row of its own costs as much to find as sixteen
 _POOL = 128  # blocks that are shuffled together
+
+
+def on_disk(manager: AnnDataManager) -> bool:
+    """Whether a matrix of registered data has to be read: scvi-tools' own loader cannot read all of them."""
+    keys = [key for key in (REGISTRY_KEYS.X_KEY, KEYS.MISSING) if key in manager.data_registry]
+    return any(is_on_disk(manager.get_from_registry(key)) for key in keys)
+
+
+class _Cells:
+    """What is registered of cells, as tensors of the types that scvi-tools gives them."""
+
+    def __init__(self, manager: AnnDataManager):
+        data = {key: manager.get_from_registry(key) for key in manager.data_registry}
+        self._matrices = {key: data.pop(key) for key in (REGISTRY_KEYS.X_KEY, KEYS.MISSING) if key in data}
+        self._columns = {
+            key: torch.as_tensor(np.asarray(values)).to(_dtype(key)).reshape(len(values), -1)
+            for key, values in data.items()
+        }
+
+    def __call__(self, rows: NDArray[np.intp]) -> dict[str, Tensor]:
+        tensors = {}
+        for key, matrix in self._matrices.items():
+            tensors[key] = torch.as_tensor(dense_rows(matrix, rows).astype(np.float32, copy=False))
+        return tensors | {key: values[rows] for key, values in self._columns.items()}
+
+
+class CellsInOrder:
+    """Minibatches of cells in the order given, as often as they are asked for.
+
+    Parameters
+    ----------
+    manager
+        Registered data.
+    indices
+        Cells.
+    batch_size
+        Cells per minibatch.
+    """
+
+    def __init__(self, manager: AnnDataManager, indices: NDArray[np.intp], batch_size: int):
+        self._cells, self._indices, self._batch_size = _Cells(manager), indices, batch_size
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(self._indices), self._batch_size):
+            yield self._cells(self._indices[start : start + self._batch_size])
 
 
 class BlockLoader:
@@ -37,13 +82,7 @@ class BlockLoader:
     """
 
     def __init__(self, manager: AnnDataManager, indices: NDArray[np.intp], batch_size: int, n_passes: int = 1):
-        data = {key: manager.get_from_registry(key) for key in manager.data_registry}
-        self._matrices = {key: data.pop(key) for key in (REGISTRY_KEYS.X_KEY, KEYS.MISSING) if key in data}
-        # the dtypes that scvi-tools gives them
-        self._columns = {
-            key: torch.as_tensor(np.asarray(values)).to(_dtype(key)).reshape(len(values), -1)
-            for key, values in data.items()
-        }
+        self._cells = _Cells(manager)
         self._blocks = np.array_split(np.sort(indices), max(1, math.ceil(len(indices) / _BLOCK)))
         self._batch_size = batch_size
         self._n_passes = n_passes
@@ -64,18 +103,12 @@ class BlockLoader:
             n_now = len(pool) if is_last else len(pool) - len(pool) % self._batch_size
             pool = rng.permutation(pool)
             now, rest = np.sort(pool[:n_now]), pool[n_now:]
-            tensors = self._read(now)
+            tensors = self._cells(now)
             shuffled = torch.as_tensor(rng.permutation(n_now))
             for batch in shuffled.split(self._batch_size):
                 yield {key: value[batch] for key, value in tensors.items()}
                 for _ in range(self._n_passes - 1):
                     yield {key: value[batch[:1]] for key, value in tensors.items()}
-
-    def _read(self, rows: NDArray[np.intp]) -> dict[str, Tensor]:
-        tensors = {}
-        for key, matrix in self._matrices.items():
-            tensors[key] = torch.as_tensor(dense_rows(matrix, rows).astype(np.float32, copy=False))
-        return tensors | {key: values[rows] for key, values in self._columns.items()}
 
 
 def _dtype(key: str) -> torch.dtype:

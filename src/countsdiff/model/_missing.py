@@ -9,7 +9,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.counts import CellReader, as_row_access, check_boolean
+from countsdiff.counts import CellReader, as_row_access, check_boolean, is_on_disk
 from countsdiff.layers import get_layer, named_layers
 
 RULES = ("zeros", "all", "label_zeros")
@@ -163,4 +163,4 @@ def by_position(matrix, adata: AnnData):
             if len(absent):
                 raise ValueError(f"The data frame of missing entries lacks the {what} {absent[0]!r}.")
         matrix = matrix.loc[adata.obs_names, adata.var_names]
-    return as_row_access(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
+    return as_row_access(matrix) if sparse.issparse(matrix) or is_on_disk(matrix) else np.asarray(matrix)

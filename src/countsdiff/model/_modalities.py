@@ -1,6 +1,6 @@
 """MuData as one matrix: the counts of all modalities side by side, and results back where they belong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, MuDataObsmField
 
-from countsdiff.counts import align_genes, check_counts
+from countsdiff.counts import align_genes, check_counts, is_on_disk, read_rows
 from countsdiff.layers import get_layer
 from countsdiff.model._data import KEYS
 from countsdiff.model._missing import by_position
@@ -53,6 +53,7 @@ class Modalities:
                 continue
             table = mdata.mod[name]
             matrix = by_position(matrices[name], table)
+            matrix = read_rows(matrix, np.arange(table.n_obs)) if is_on_disk(matrix) else matrix
             if matrix.shape != table.shape:
                 raise ValueError(
                     f"The matrix of modality {name!r} has shape {matrix.shape}, the modality {table.shape}."
@@ -71,14 +72,27 @@ class Modalities:
         A table has no rows for cells that its modality lacks: the whole of the modality, for all cells, is in
         ``mdata.obsm[f"{modality}_{key}"]`` then.
         """
-        for name, block in self.split(matrix).items():
-            table = mdata.mod[name]
-            columns = align_genes(table.var_names, np.asarray(self.var_names[name]))
-            block = block if columns is None else block[:, np.argsort(columns)]
+        for name, block in self.parts(mdata, matrix):
             where, rows = _rows(mdata, name)
-            table.layers[key] = block[where][np.argsort(rows)]
+            if name in mdata.mod:
+                mdata.mod[name].layers[key] = block[where][np.argsort(rows)]
             if len(rows) < mdata.n_obs:
                 mdata.obsm[f"{name}_{key}"] = block
+
+    def drop(self, mdata: MuData, key: str) -> None:
+        """Undo :meth:`write`."""
+        for name in self.var_names:
+            if name in mdata.mod:
+                mdata.mod[name].layers.pop(key, None)
+            mdata.obsm.pop(f"{name}_{key}", None)
+
+    def parts(self, mdata: MuData, matrix: Any) -> Iterator[tuple[str, Any]]:
+        """Part of every modality of a matrix over all variables, in the order that its table has them."""
+        for name, block in self.split(matrix).items():
+            columns = None
+            if name in mdata.mod:
+                columns = align_genes(mdata.mod[name].var_names, np.asarray(self.var_names[name]))
+            yield name, block if columns is None else block[:, np.argsort(columns)]
 
 
 @dataclass(frozen=True)
@@ -116,19 +130,24 @@ class JointCountsField(BaseAnnDataField):
         self.layers = layers
 
     def validate_field(self, mdata: MuData) -> None:
-        """Check all counts."""
-        for name, layer in self.layers.items():
-            if name not in mdata.mod:
-                raise KeyError(f"mdata has no modality {name!r}; it has {list(mdata.mod)}.")
-            check_counts(mdata.mod[name], layer)
+        """Check the counts of the modalities that there are."""
+        for name, layer in _present(mdata, self.layers).items():
+            check_counts(mdata.mod[name], layer, f"mdata[{name!r}]")
 
     def register_field(self, mdata: MuData) -> dict[str, Any]:
         """Join the modalities in the order they have."""
+        for name in self.layers:
+            if name not in mdata.mod:
+                raise KeyError(f"mdata has no modality {name!r}; it has {list(mdata.mod)}.")
+            if mdata.mod[name].n_obs == 0:
+                raise ValueError(f"mdata[{name!r}] has no cells to learn from.")
         self.validate_field(mdata)
         return self._join(mdata, {name: list(mdata.mod[name].var_names) for name in self.layers})
 
     def transfer_field(self, state_registry: dict, mdata: MuData, **kwargs) -> dict[str, Any]:
-        """Join the modalities of other data in the order of the model."""
+        """Join the modalities of other data, which may lack some, in the order of the model."""
+        if not _present(mdata, self.layers):
+            raise KeyError(f"mdata has no cells of {list(self.layers)}, the modalities of the model.")
         self.validate_field(mdata)
         return self._join(mdata, dict(state_registry["var_names"]))
 
@@ -140,11 +159,19 @@ class JointCountsField(BaseAnnDataField):
         """Nothing to show."""
 
     def _join(self, mdata: MuData, var_names: dict[str, list[str]]) -> dict[str, Any]:
-        matrices = {name: get_layer(mdata.mod[name], layer) for name, layer in self.layers.items()}
+        matrices = {name: get_layer(mdata.mod[name], layer) for name, layer in _present(mdata, self.layers).items()}
         mdata.obsm[_COUNTS] = Modalities(var_names).join(mdata, matrices)
-        mdata.obsm[_PRESENT] = np.stack([mdata.obsmap[name] > 0 for name in var_names], axis=1).astype(np.float32)
+        present = np.zeros((mdata.n_obs, len(var_names)), dtype=np.float32)
+        for i, name in enumerate(var_names):
+            present[_rows(mdata, name)[0], i] = 1.0
+        mdata.obsm[_PRESENT] = present
         flat = [f"{name}:{variable}" for name, names in var_names.items() for variable in names]
         return {"var_names": var_names, "column_names": np.array(flat)}
+
+
+def _present(mdata: MuData, layers: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Those of the modalities of `layers` that some cell has."""
+    return {name: layer for name, layer in layers.items() if name in mdata.mod and mdata.mod[name].n_obs > 0}
 
 
 def present_field() -> MuDataObsmField:
@@ -152,9 +179,12 @@ def present_field() -> MuDataObsmField:
     return MuDataObsmField(KEYS.PRESENT, _PRESENT, correct_data_format=False)
 
 
-def joint_matrices(mdata: MuData, sizes: list[int]) -> tuple[sparse.csr_matrix, AbsentModalities]:
-    """Counts of registered data, and the entries of modalities that cells lack."""
-    return mdata.obsm[_COUNTS], AbsentModalities(np.asarray(mdata.obsm[_PRESENT]), sizes)
+def join_tables(
+    mdata: MuData, modalities: Modalities, layers: Mapping[str, str | None]
+) -> tuple[sparse.csr_matrix, AbsentModalities]:
+    """Counts of registered data as they are now, side by side, and the entries of modalities that cells lack."""
+    JointCountsField(layers).transfer_field({"var_names": modalities.var_names}, mdata)
+    return mdata.obsm[_COUNTS], AbsentModalities(np.asarray(mdata.obsm[_PRESENT]), modalities.sizes)
 
 
 def as_mudata(
@@ -178,6 +208,8 @@ def as_mudata(
 
 def _rows(mdata: MuData, name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Cells of `mdata` that a modality has, and their rows in its table."""
+    if name not in mdata.mod:
+        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
     row = np.asarray(mdata.obsmap[name]).ravel().astype(np.intp)  # counted from 1, 0 for none
     where = np.flatnonzero(row)
     return where, row[where] - 1

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import settings
 from scvi.dataloaders import DataSplitter
 from torch.utils.data import DataLoader, Sampler
 
-from countsdiff.counts import is_on_disk
-from countsdiff.model._loading import BlockLoader
+from countsdiff.model._loading import BlockLoader, CellsInOrder, on_disk
 
 
 class StepSplitter(DataSplitter):
@@ -32,7 +31,7 @@ class StepSplitter(DataSplitter):
     def train_dataloader(self) -> DataLoader | BlockLoader:
         """Create the loader of training cells."""
         step_size = self.data_loader_kwargs["batch_size"]
-        if self._on_disk():
+        if on_disk(self.adata_manager):
             return BlockLoader(self.adata_manager, self.train_idx, step_size, self._n_passes)
         return DataLoader(
             self.adata_manager.create_torch_dataset(indices=self.train_idx),
@@ -45,14 +44,11 @@ class StepSplitter(DataSplitter):
 
     def val_dataloader(self) -> DataLoader | None:
         """Create the loader of validation cells, which are kept in memory where the data are on disk."""
-        loader: DataLoader | None = super().val_dataloader()
-        if loader is None or not self._on_disk():
+        if len(self.val_idx) == 0 or not on_disk(self.adata_manager):
+            loader: DataLoader | None = super().val_dataloader()
             return loader
-        kept: Any = list(loader)
+        kept: Any = list(CellsInOrder(self.adata_manager, self.val_idx, self.data_loader_kwargs["batch_size"]))
         return DataLoader(kept, batch_size=None)  # Lightning takes a list for several loaders
-
-    def _on_disk(self) -> bool:
-        return is_on_disk(self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
 
 
 class _Steps(Sampler[list[int]]):

@@ -99,7 +99,9 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         _check_arguments(max_steps, batch_size, share_hidden, validation_size, trainer_kwargs)
         if self.adata is None:
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
-        if self._modalities() is None and list(self.adata.var_names) != list(self.get_var_names()):
+        if self._modalities() is not None:
+            self._reader(self.adata)  # joins tables that were changed
+        elif list(self.adata.var_names) != list(self.get_var_names()):
             raise ValueError("The genes of model.adata are not those it was made with; make a new model of these data.")
         n_obs = self.adata.n_obs
         if lr is None:

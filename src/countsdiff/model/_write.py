@@ -1,16 +1,18 @@
 """Puts results where scanpy users look for them: layers, with their provenance in ``uns``."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.counts import SPARSE_BELOW
+from countsdiff.layers import outdated_layers
 from countsdiff.matrix import to_dense
 
 
@@ -76,10 +78,21 @@ def as_arrays(
     return results[key] if len(results) == 1 else results
 
 
-def write_layers(adata: AnnData, key_added: str, layers: dict[str, object], provenance: dict) -> None:
-    """Add `layers` to ``adata.layers`` and `provenance` to ``adata.uns["countsdiff"][key_added]``."""
+def write_layers(adata: AnnData, key_added: str, layers: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Add `layers`, and in ``adata.uns["countsdiff"][key_added]`` how they were made, in place of an earlier result."""
+    for name in write_record(adata, key_added, layers, record):
+        adata.layers.pop(name, None)
     for name, matrix in layers.items():
         adata.layers[name] = matrix
-    record = dict(adata.uns.get("countsdiff", {}))
-    record[key_added] = {"countsdiff_version": version("countsdiff"), **provenance}
-    adata.uns["countsdiff"] = record
+
+
+def write_record(data: AnnData | MuData, key_added: str, names: Iterable[str], record: Mapping[str, Any]) -> list[str]:
+    """Note in ``data.uns["countsdiff"][key_added]`` how layers were made; return those of an earlier result to drop.
+
+    Intervals of what was imputed before would pass for those of what was imputed now.
+    """
+    records = dict(data.uns.get("countsdiff", {}))
+    record = {"countsdiff_version": version("countsdiff"), **record, "layers": list(names)}
+    dropped = outdated_layers(records, key_added, record)
+    data.uns["countsdiff"] = {**records, key_added: record}
+    return dropped

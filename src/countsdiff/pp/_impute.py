@@ -4,7 +4,7 @@ from typing import Any
 
 from anndata import AnnData
 
-from countsdiff.layers import borrow, changed_layers, named_layers
+from countsdiff.layers import borrow
 
 
 def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imputed", **kwargs: Any) -> None:
@@ -46,6 +46,7 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
 
     from countsdiff.model import CountsDiffImputer  # takes seconds, and nothing else in pp needs it
     from countsdiff.model._missing import by_position
+    from countsdiff.model._write import write_layers
 
     setup, build, train, predict = _route(
         kwargs,
@@ -65,7 +66,6 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
                 raise ValueError(f"missing has shape {missing.shape}, but adata has shape {adata.shape}")
             setup["missing_layer"] = "missing entries"
             work.layers["missing entries"] = missing
-    before = named_layers(work)
     layer = None if layer == "counts" and layer not in work.layers else layer
     CountsDiffImputer.setup_anndata(work, layer=layer, **setup)
     try:
@@ -75,9 +75,8 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
         model.impute(key_added=key_added, **predict)
     finally:
         CountsDiffImputer._release(work)  # scvi-tools would keep it for good
-    for name, matrix in changed_layers(work, before).items():
-        adata.layers[name] = matrix
-    adata.uns["countsdiff"] = work.uns["countsdiff"]
+    record = work.uns["countsdiff"][key_added]
+    write_layers(adata, key_added, {name: work.layers[name] for name in record["layers"]}, record)
 
 
 def _is_rule(missing: Any, adata: AnnData) -> bool:
