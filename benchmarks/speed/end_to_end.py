@@ -40,7 +40,9 @@ def prepare(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
     return counts, pp.mcar(counts.shape, 0.1, seed=1)
 
 
-def ours(counts: np.ndarray, hidden: np.ndarray, folder: Path) -> tuple[np.ndarray, float]:
+def ours(
+    counts: np.ndarray, hidden: np.ndarray, folder: Path, max_steps: int | None = None
+) -> tuple[np.ndarray, float]:
     """From file to file."""
     adata = ad.AnnData(sparse.csr_matrix(np.where(hidden, 0, counts)))
     adata.layers["hidden"] = sparse.csr_matrix(hidden)
@@ -49,7 +51,7 @@ def ours(counts: np.ndarray, hidden: np.ndarray, folder: Path) -> tuple[np.ndarr
     adata = ad.read_h5ad(folder / "in.h5ad")
     CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
     model = CountsDiffImputer(adata)
-    model.train(enable_progress_bar=False)
+    model.train(max_steps, enable_progress_bar=False)
     model.impute()
     adata.write_h5ad(folder / "out.h5ad")
     seconds = time.perf_counter() - start
