@@ -40,10 +40,8 @@ def prepare(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
     return counts, pp.mcar(counts.shape, 0.1, seed=1)
 
 
-def ours(
-    counts: np.ndarray, hidden: np.ndarray, folder: Path, max_steps: int | None = None
-) -> tuple[np.ndarray, float]:
-    """From file to file."""
+def ours(counts: np.ndarray, hidden: np.ndarray, folder: Path, **training: float) -> tuple[np.ndarray, float]:
+    """From file to file; `training` are arguments of ``train``."""
     adata = ad.AnnData(sparse.csr_matrix(np.where(hidden, 0, counts)))
     adata.layers["hidden"] = sparse.csr_matrix(hidden)
     adata.write_h5ad(folder / "in.h5ad")
@@ -51,7 +49,7 @@ def ours(
     adata = ad.read_h5ad(folder / "in.h5ad")
     CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
     model = CountsDiffImputer(adata)
-    model.train(max_steps, enable_progress_bar=False)
+    model.train(**training, enable_progress_bar=False)
     model.impute()
     adata.write_h5ad(folder / "out.h5ad")
     seconds = time.perf_counter() - start

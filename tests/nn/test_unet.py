@@ -71,6 +71,23 @@ def test_it_starts_from_the_average_of_what_is_seen_around():
     assert mean[0, 4, 3] == pytest.approx(100)  # another channel
 
 
+def test_weights_of_either_sign_go_on_where_pixels_rise():
+    around = untrained().around
+    values = torch.arange(8.0).expand(1, 3, 8, 8)  # rising from left to right
+    known, h = torch.ones(1, 3, 8, 8), torch.zeros(1, SIZE["widths"][0], 8, 8)
+    known[..., 6:] = 0.0
+    with torch.no_grad():
+        around.start.fill_(-100.0)
+        around.start[:, :, [10, 11]] = 0.0  # the two pixels to the left, alone
+        average = around(h, values, known)
+        # 2 (right − mean) − 2 (left − mean) is what two more steps add
+        around.tilt.bias.view(3, 25)[:, 11] = 1.5
+        around.tilt.bias.view(3, 25)[:, 10] = -1.5
+        suggested = around(h, values, known)
+    assert average[0, 0, 4, 6] == pytest.approx(4.5)  # of 4 and 5
+    assert suggested[0, 0, 4, 6] == pytest.approx(4.5 + 1.5)
+
+
 def test_a_row_does_not_depend_on_the_others(network, evidence):
     rows = {name: value[:2] for name, value in vars(evidence).items() if isinstance(value, torch.Tensor)}
     alone = network(replace(evidence, **rows))[0]

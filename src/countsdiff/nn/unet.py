@@ -122,7 +122,8 @@ class _Around(nn.Module):
     """Average over the known pixels around each pixel, with weights from the features of the pixel in the middle.
 
     None at all has a weight, too: where nothing is known the average is 0. Starting from a bell, it fills in what lies
-    between known pixels before anything is learnt.
+    between known pixels before anything is learnt. An average stays within what it averages; a sum of deviations from
+    it, with weights of either sign, goes on where pixels rise or fall.
     """
 
     def __init__(self, width: int, n_channels: int, reach: int = 2):
@@ -131,12 +132,13 @@ class _Around(nn.Module):
         place = torch.arange(-reach, reach + 1)
         bell = -0.5 * (place**2 + place.unsqueeze(1) ** 2).flatten().to(torch.float32)
         self.log_weights = zeroed(nn.Conv2d(width, n_channels * (len(bell) + 1), 1))
+        self.tilt = zeroed(nn.Conv2d(width, n_channels * len(bell), 1))
         self.register_buffer("start", torch.cat([bell, bell[:1]]).view(1, 1, -1, 1, 1), persistent=False)
 
     start: Tensor
 
     def forward(self, h: Tensor, values: Tensor, known: Tensor) -> Tensor:
-        """Average of the `values` that are `known` (1, else 0), shape ``(n_obs, n_channels, height, width)``."""
+        """What the `values` that are `known` (1, else 0) suggest, shape ``(n_obs, n_channels, height, width)``."""
         n_obs, n_channels, *sides = values.shape
 
         def neighbours(v: Tensor) -> Tensor:
@@ -145,9 +147,12 @@ class _Around(nn.Module):
 
         log_weights = self.log_weights(h).float().view(n_obs, n_channels, -1, *sides) + self.start
         of_pixels, of_none = log_weights.softmax(2).split([self.start.shape[2] - 1, 1], dim=2)
-        weights = of_pixels * neighbours(known)
-        average: Tensor = (weights * neighbours(values)).sum(2) / (weights.sum(2) + of_none.squeeze(2))
-        return average
+        known, values = neighbours(known), neighbours(values)
+        weights = of_pixels * known
+        average = (weights * values).sum(2) / (weights.sum(2) + of_none.squeeze(2))
+        tilt = self.tilt(h).float().view(n_obs, n_channels, -1, *sides) * known
+        suggested: Tensor = average + (tilt * values).sum(2) - tilt.sum(2) * average
+        return suggested
 
 
 def noise_time(p: Tensor) -> Tensor:
