@@ -51,21 +51,26 @@ class Job:
         check_not_read([key_added], (self.layer, self.missing_layer))
         self.model.impute(self.work, key_added=key_added, **kwargs)
         record = {**self.work.uns["countsdiff"][key_added], "layer": self.layer or "X"}
-        others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
-        rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
-        layers = {name: self._widen(self.work.layers[name], others, rest) for name in record["layers"]}
-        write_layers(self.adata, key_added, layers, record)
+        layers = {name: self.work.layers[name] for name in record["layers"]}
+        write_layers(self.adata, key_added, self._widened(layers), record)
         return record
 
-    def _widen(self, matrix: Any, others: NDArray[np.intp], rest: Any) -> Any:
-        """`matrix` in its columns, `rest` in the others: their counts, NaN where they are missing."""
+    def _widened(self, layers: dict[str, Any]) -> dict[str, Any]:
+        """`layers` in their columns; the counts in all others, NaN where they are missing."""
         if np.array_equal(self.columns, np.arange(self.adata.n_vars)):
-            return matrix
+            return layers
+        others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
         order = np.argsort(np.concatenate([self.columns, others]))
-        n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (matrix, rest))
-        if sparse.issparse(rest) and n_filled < SPARSE_BELOW * self.adata.n_obs * self.adata.n_vars:
-            return sparse.hstack([sparse.csr_matrix(matrix), rest], format="csr")[:, order]
-        return np.concatenate([to_dense(matrix), to_dense(rest)], axis=1)[:, order]
+        rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
+        return {name: _beside(matrix, rest)[:, order] for name, matrix in layers.items()}
+
+
+def _beside(left: Any, right: Any) -> Any:
+    """Two matrices side by side; CSR if the right one is sparse, and few entries of both are not zero."""
+    n_filled = sum(m.nnz if sparse.issparse(m) else m.size for m in (left, right))
+    if sparse.issparse(right) and n_filled < SPARSE_BELOW * left.shape[0] * (left.shape[1] + right.shape[1]):
+        return sparse.hstack([sparse.csr_matrix(left), right], format="csr")
+    return np.concatenate([to_dense(left), to_dense(right)], axis=1)
 
 
 def load_model(folder: Path, accelerator: str = "auto") -> CountsDiffImputer:

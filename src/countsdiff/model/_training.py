@@ -20,6 +20,7 @@ from countsdiff.checkpoint import SafeCheckpoints, check_same_training
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import calibrate
 from countsdiff.model._callbacks import Checkpoints, KeepBest
+from countsdiff.model._modalities import join_tables
 from countsdiff.model._plan import CountsDiffTrainingPlan
 from countsdiff.model._steps import StepSplitter
 
@@ -99,8 +100,9 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         _check_arguments(max_steps, batch_size, share_hidden, validation_size, trainer_kwargs)
         if self.adata is None:
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
-        if self._modalities() is not None:
-            self._reader(self.adata)  # joins tables that were changed
+        modalities = self._modalities()
+        if modalities is not None:
+            join_tables(self.adata, modalities, self._setup_args()["layers"])  # which may have been changed
         elif list(self.adata.var_names) != list(self.get_var_names()):
             raise ValueError("The genes of model.adata are not those it was made with; make a new model of these data.")
         n_obs = self.adata.n_obs
