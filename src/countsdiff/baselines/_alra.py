@@ -21,8 +21,8 @@ class ALRA(Imputer):
     """Low-rank approximation with thresholds that keep biological zeros, as its authors run it (Linderman et al. 2022).
 
     Counts are brought to 10,000 per cell and log-transformed; the rank is the last spacing of singular values that
-    stands out from those of the noise; in the approximation, what lies below a gene's most negative values (the .001
-    quantile), turned positive, becomes 0; the rest gets the mean and standard deviation of the gene's observed
+    stands out from those of the noise; in the approximation, values below the magnitude of a gene's most negative ones
+    (the .001 quantile) become 0; the rest gets the mean and standard deviation of the gene's observed
     positive values, and observed positive values that were lost come back.
 
     ALRA knows no missing entries. They start at their gene's mean and are then filled ten times with the low-rank

@@ -27,9 +27,9 @@ class GaussianDiffusion(Imputer):
     the normalisation is undone and the draw rounded. Imputation is the mean of draws before rounding, as few draws of
     a rare gene are all zero.
 
-    In place of a transformer, a residual MLP speaks four numbers to each gene, from which, its noised value and the
-    noise level a small network shared by all genes predicts the velocity (Salimans & Ho 2022): a plain MLP cannot
-    pass on the noise of 1,000 genes. Errors count in units of log counts, not of standard deviations, which would
+    In place of a transformer, a residual MLP outputs four numbers per gene. From these, the gene's noised value and the
+    noise level, a small network shared by all genes predicts the velocity (Salimans & Ho 2022): a plain MLP cannot pass
+    on the noise of 1,000 genes. Errors count in units of log counts, not of standard deviations, which would
     give most weight to genes that hardly vary: imputation was worse then.
 
     Parameters

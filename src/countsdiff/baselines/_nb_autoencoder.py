@@ -33,7 +33,7 @@ class NBAutoencoder(Imputer):
 
     DCA knows no missing entries. Here they enter at their gene's mean, carry no loss, and size factors leave them out.
     Progress is measured on the tenth of the cells that is held out, by entries hidden from the network, a fifth of
-    them: by entries that it sees, it never stopped before it copied them, where genes are few.
+    them: measured by entries that it sees, training with few genes never stopped before the network copied them.
     The means are brought back to the cell's own depth; samples are negative binomial around them, independent given
     the cell.
 

@@ -14,9 +14,10 @@ from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, gene_rate
 class SCVI(Imputer):
     """The posterior mean of scVI with the default architecture and training of scvi-tools (Lopez et al. 2018).
 
-    scVI knows no missing entries. Taken as zeros it learns to reconstruct them; at the mean given the cell's
-    size factor they tell it least, with size factors and rates of the cells fitted. Samples are posterior predictive,
-    at the library size of the cell so filled. A cell of which nothing is known has nothing to encode: it is sampled
+    scVI has no notion of missing entries; if they are set to zero, it learns to reconstruct these zeros. They are
+    therefore set to their mean given the cell's size factor, which tells it least, with the gene rates of the cells
+    fitted. Samples are posterior predictive, at the library size of the cell filled in this way. A cell of which
+    nothing is known has nothing to encode: it is sampled
     from the prior, at the library size of a cell fitted. Sets ``scvi.settings.seed``, which seeds the global
     generators of torch and numpy.
 

@@ -83,8 +83,9 @@ class Null:
     def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
         """Score the correlations of the mean, on ``log1p`` of cells that were each, or on average, brought to 10,000.
 
-        Permuted cells all have one depth, so what sums of strong genes differ by is noise. To divide by it ties all
-        other genes together, the more the smoother they are: an invention of who normalises, not of the method.
+        Permuted cells all have one expected depth, so differences between their sums are noise of strong genes.
+        Dividing by these sums correlates all other genes, the more the smoother they are: an artefact of normalisation,
+        not of the method.
         """
         mean = answer.mean.astype(np.float64)
         scales = {

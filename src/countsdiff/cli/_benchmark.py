@@ -47,7 +47,7 @@ def benchmark(
     design: Annotated[
         Design | None,
         Option(
-            help="Imputation: of new cells after fitting complete ones, or of the cells that are fitted.",
+            help="Imputation: fit complete cells and impute others (paper), or the same cells (in_place).",
             show_default="paper",
         ),
     ] = None,
@@ -61,7 +61,7 @@ def benchmark(
     ] = None,
     methods: Annotated[
         str | None,
-        Option(metavar="M,M,…", help="Methods; a name that is none lists them.", show_default="all"),
+        Option(metavar="M,M,…", help="Methods; an unknown name lists those there are.", show_default="all"),
     ] = None,
     seeds: Annotated[str, Option(metavar="N,N,…", help="Seeds of splits, masks and methods.")] = "0",
     layer: Annotated[

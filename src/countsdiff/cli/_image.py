@@ -153,7 +153,7 @@ def inpaint(
     device: _Device = "cpu",
     zoom: Annotated[int, Option(min=1, help="Size of a pixel on the picture.")] = 2,
 ) -> None:
-    """Hide pixels of test images and fill them in; the picture has truth, what was left, and the answer below it."""
+    """Hide pixels of test images and fill them in; rows of the picture: originals, masked images, filled images."""
     check_output(out)
     with _complaints():
         import numpy as np
@@ -210,7 +210,7 @@ def evaluate(
     device: _Device = "cpu",
     json_file: Annotated[Path | None, Option("--json", metavar="OUT.json", help="File for the scores.")] = None,
 ) -> None:
-    """Compare drawn images with the training and the test images, classes in their proportions."""
+    """Compare generated images with training and test images; classes in the proportions of the training images."""
     if inception is None and resnet is None:
         raise InputError("Name what to compare by: --inception download, or --resnet with a file of weights.")
     if json_file is not None:

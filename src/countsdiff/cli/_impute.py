@@ -37,8 +37,8 @@ def impute(
     missing_layer: Annotated[
         str | None,
         Option(
-            help="Boolean layer, true where a count is missing. Without one, NaN is missing; without NaN nothing is, "
-            "and zeros get the counts to be expected there."
+            help="Boolean layer, true where a count is missing. Without one, NaN marks missing counts; without NaN, "
+            "zeros are replaced by their expected counts."
         ),
     ] = None,
     output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
@@ -68,7 +68,7 @@ def impute(
         Path | None,
         Option(
             metavar="PAGE.html",
-            help="Hide a twentieth of the observed entries from training, and write what they say of the result.",
+            help="Hold out a twentieth of the observed entries, and report how well they are predicted.",
         ),
     ] = None,
     workers: Annotated[
@@ -85,7 +85,7 @@ def impute(
     accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Impute the missing counts of an .h5ad file, or its zeros if none are marked as missing."""
+    """Impute the missing counts of an .h5ad file or a zarr store, or the zeros if no count is missing."""
     start = time.perf_counter()
     _check_paths(source, out, report, resume, save_model, model)
     if not key_added or "/" in key_added:

@@ -1,9 +1,10 @@
-"""Level, slope, zeros and variance of predictive laws, and the steadiness of samples, set right without training.
+"""Calibration after training: level, slope, zeros and variance of predictive laws, and drift of samples.
 
-Users impute entries that were not trained on, mostly in cells that were. Entries that were trained on are known too
-well, the better the fewer cells there are: how much of the variance that the laws expect is left of them says how well
-(:func:`fit_memory`), and what weight they get. Cells held out err on the other side, and are few. Levels, and excess
-variance over the laws', without calibration and with half of the entries missing (a tenth of the heart's):
+Users impute entries that were not trained on, mostly in cells that were. Entries that were trained on are predicted too
+well, the more so the fewer cells there are: the share of the expected variance that is left in their residuals says by
+how much (:func:`fit_memory`), and sets their weight. Held-out cells err on the other side, and are few. Levels (counts
+over predictions), and excess variance of the residuals over that of the laws, without calibration and with half of the
+entries missing (a tenth for the heart):
 
 ========================  ==============  ==============  ==================
 data                      trained on      held-out cells  entries in question
@@ -40,8 +41,8 @@ def fit_level(counts: Tensor, mean: Tensor, spread: float = math.inf) -> float:
     mean
         Their predicted means, same shape.
     spread
-        How far levels are from 1 before anything is seen, a standard deviation: the level is drawn towards 1 as far as
-        the residuals leave it uncertain.
+        Prior standard deviation of levels around 1: the level is shrunk towards 1 as far as the residuals leave it
+        uncertain.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def fit_slope(counts: Tensor, mean: Tensor, base: Tensor, spread: float = math.i
     mean, base
         Their predicted means, and base rates, positive, same shape.
     spread
-        How far slopes are from 1 before anything is seen, a standard deviation.
+        Prior standard deviation of slopes around 1.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def fit_slope(counts: Tensor, mean: Tensor, base: Tensor, spread: float = math.i
 
 
 def fit_memory(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
-    """How well counts are known that were trained on: what is left of the variance that the laws expect.
+    """How far trained counts were not memorised: the share of the expected excess variance left in their residuals.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ def fit_tail(counts: Tensor, mean: Tensor, shape: Tensor, weight: Tensor | float
 
 
 def fit_means(counts: Tensor, mean: Tensor, index: Tensor) -> Tensor:
-    """Find the factors of all variables' means in other data, where another chemistry catches other shares of them.
+    """Find factors of all variables' means for other data, where another chemistry has other capture efficiencies.
 
     Empirical Bayes: factors are drawn from a gamma law of mean 1, sums of counts from Poisson laws, once both sums are
     divided by the index of dispersion. How much factors differ, the width of the gamma law, is what makes all sums of
@@ -219,10 +220,11 @@ def fit_means(counts: Tensor, mean: Tensor, index: Tensor) -> Tensor:
 def fit_drift(
     denoiser: DenoiserFn, contexts: list[Context], generators: list[RowGenerator], n_steps: int
 ) -> list[float]:
-    """Find the factors of all intensities that keep their sum steady along sampled paths.
+    """Find the factors of all intensities that keep their sum constant along sampled paths.
 
-    Given what was seen, an intensity is the expectation of all later ones, so that on average over cells it stays what
-    it was at p = 0. A network is not that exact about counts it has drawn itself: in a fetal atlas of 44 molecules per
+    Given what was seen, an intensity is the expectation of all later ones (a martingale), so that its average over
+    cells should stay what it was at p = 0. A network is not that exact about counts that it has drawn itself: in a
+    fetal atlas of 44 molecules per
     cell samples of 20 steps came out 7 % above those of one. No truth is needed to see and to undo that.
 
     Parameters

@@ -90,8 +90,8 @@ class Evidence:
         e: 1 for known, p for noised, 0 for absent entries; shape ``(n_obs, n_vars)``.
     summary
         p, and for each group of variables its log size factor and share of the expected counts seen; shape
-        ``(n_obs, 1 + 2 n_groups)``. Not the share of noised entries: in training on incomplete data it is never as
-        large as in imputing them, and means came out too high.
+        ``(n_obs, 1 + 2 n_groups)``. The share of noised entries is left out on purpose: it is larger when incomplete
+        data are imputed than it ever is in training on them, and with it means came out too high.
     categories, continuous
         Covariates, as in :class:`Context`.
     base
@@ -144,9 +144,9 @@ class Denoiser(nn.Module):
     head
         ``"gamma"``: mean μ and shape r from the context; conjugacy supplies λ = μ (r + c) / (r + e μ) for an entry
         seen with count c at exposure e, and births are negative binomial. ``"rate"``: λ itself by a softplus (the
-        paper's). ``"x0"``: E[x_0] = x_t + (1 − p) λ, by a softplus of how much more than x_t there was, which starts
-        from what conjugacy makes of the entry alone. ``"bounded"``: of the room left below the ceiling, the share to
-        be born; its log odds start there, too.
+        paper's). ``"x0"``: E[x_0] = x_t + (1 − p) λ, where a softplus scales the λ that conjugacy gives for the entry
+        alone. ``"bounded"``: of the room left below the ceiling, the share to be born; its log odds start from the same
+        λ.
     group_sizes
         Numbers of variables that stand next to each other and share a depth, such as genes and proteins, each of which
         are counted in an experiment of their own. Default: one group of all.
@@ -246,7 +246,7 @@ class Denoiser(nn.Module):
         alone = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
         if self.head == "bounded":
             return Intensity(mean=self._steady(p) * _within(alone, multiplier(shift), self.ceiling - x_t, 1.0 - p))
-        # not x̂_0 itself by a softplus: below x_t it would have to be cut off, and learn nothing where it is wrong
+        # not a softplus of x̂_0 itself: it would be clipped at x_t, and have no gradient where it is below
         return Intensity(mean=self._steady(p) * alone * F.softplus(shift + _SOFTPLUS_ONE))
 
     def base_rate(self, x_t: Tensor, p: Tensor, context: Context) -> Tensor:
@@ -288,8 +288,8 @@ def multiplier(shift: Tensor) -> Tensor:
 
     It is e^{3 asinh(x/3)}: e^x around 0, and (2|x|/3)^±3 far from it.
 
-    Most entries are zeros, and a network that may say e^x is too sure of them: rates it put at .0065 were .0165 in
-    truth. Upwards, an exponential turns a little too much confidence into runaway rates in shallow cells.
+    Most entries are zeros, and with e^x a network is overconfident about them: rates that it predicted as .0065 were
+    .0165 in truth. For large x, an exponential turns slight overconfidence into exploding rates in shallow cells.
     """
     y = shift / 3.0
     exp_asinh = y + torch.sqrt(y * y + 1.0)  # torch.asinh itself is many times slower on a CPU

@@ -1,4 +1,4 @@
-"""What the network is trained on: when to look (TimeSampler), and how wrong it was (Bregman, negative binomial)."""
+"""The training objective: noise levels (TimeSampler), and losses (Bregman, negative binomial)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

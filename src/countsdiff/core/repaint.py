@@ -19,8 +19,8 @@ class RepaintConfig:
     Parameters
     ----------
     n_resample
-        How many times every window is walked, at least 1: between two walks the state is thinned back to the start of
-        the window, so that imputed entries get to see the known ones they will stand beside.
+        How many times every window is sampled, at least 1: in between, the state is thinned back to the start of the
+        window, so that imputed entries are drawn again beside the known ones.
     jump
         Steps in a window, at least 1. The first step has a window of its own, walked once: thinned back to p = 0,
         nothing would be left of it, and walking it again would harmonise nothing.

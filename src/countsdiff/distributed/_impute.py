@@ -36,7 +36,7 @@ def impute(
     """Impute an .h5ad file or a zarr store chunk by chunk, with a saved model.
 
     Memory is bounded by the chunk, not by the data. The result is that of :meth:`countsdiff.CountsDiffImputer.impute`,
-    whatever the chunks and whoever works on them. A run that was killed goes on where it was when it is started again.
+    whatever the chunks and the workers. A run that was interrupted resumes when it is started again.
 
     Parameters
     ----------

@@ -36,8 +36,8 @@ class ImageConfig:
     share_generated
         Share of training images of which nothing is known. Of the others a share of the pixels, or a block, is hidden.
     share_empty, share_one_pass
-        Shares of the images of which nothing is known, and of the others, that sit at p = 0: where every path begins,
-        and where the one pass asks that fills in expected intensities.
+        Shares of training images at p = 0, among those of which nothing is known and among the others: where every path
+        begins, and where expected intensities are filled in with one pass.
     widths, depth, attention, dropout, n_groups
         See :class:`~countsdiff.nn.UNet`.
     n_steps, batch_size, lr, warmup

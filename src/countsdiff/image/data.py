@@ -194,7 +194,7 @@ def read_celeba(folder: str | Path, split: Split = "train", size: int = 64) -> I
 
 
 def read_npz(path: str | Path, split: Split = "train") -> Images:
-    """Read an .npz file with ``images`` and, if it likes, ``attributes`` of −1 or 1 or ``labels``, and ``partition``.
+    """Read an .npz file with ``images`` and optional ``attributes`` of −1 or 1 or ``labels``, and ``partition``.
 
     Images may have their channels first or last; `partition` is 0 for training, 1 or 2 for testing.
 

@@ -16,8 +16,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic of cells.
 
     Cells are drawn with replacement, the same ones from all arrays, so that pairs of truth and prediction stay pairs.
-    Copies of a cell are no new cells: the interval of a statistic of pairs of cells (:func:`mmd`,
-    :func:`energy_distance`) is off by terms of order ``1 / n_obs``.
+    A resample repeats cells: for a statistic of pairs of cells (:func:`mmd`, :func:`energy_distance`) the interval is
+    biased by terms of order ``1 / n_obs``.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def interval_coverage(truth: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> f
 
 
 def randomised_pit(cdf_below: ArrayLike, cdf_at: ArrayLike, seed: int = 0) -> NDArray[np.float64]:
-    """Place of every count in its predictive distribution: uniform on [0, 1] if and only if that is calibrated.
+    """Randomised probability integral transform (PIT) of every count: uniform on [0, 1] iff predictions are calibrated.
 
     With F the predictive distribution of a count x, ``u = F(x - 1) + v (F(x) - F(x - 1))`` and v uniform
     (Brockwell 2007; Czado, Gneiting & Held 2009), whatever the share of zeros.

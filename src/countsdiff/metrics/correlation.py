@@ -39,8 +39,8 @@ def correlation_error(truth: Any, imputed: Any) -> float:
 def mean_absolute_correlation(matrix: Any) -> float:
     """Mean absolute Pearson correlation over all pairs of different genes.
 
-    Of counts in which every gene was permuted on its own over the cells, an imputer has nothing to learn: whatever
-    its output shows beyond ``sqrt(2 / (π (n_obs - 1)))``, the mean for independent genes, it has invented.
+    If every gene was permuted over the cells on its own, an imputer has nothing to learn: whatever correlation its
+    output shows beyond ``sqrt(2 / (π (n_obs - 1)))``, the mean for independent genes, is invented.
 
     Parameters
     ----------

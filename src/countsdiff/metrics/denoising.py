@@ -14,8 +14,8 @@ _ROWS = 1024  # cells made dense at a time
 def open_problems_mse(test_counts: Any, denoised: Any, target_sum: float = 1e4) -> float:
     """Mean squared error of Open Problems' denoising task, on ``log1p`` of normalised cells.
 
-    Over all entries. Invariant to the depth of each cell, so `denoised` may be at any depth. The estimator it
-    rewards is not the mean of the counts but that of their logarithm.
+    Over all entries. Invariant to the depth of each cell, so `denoised` may be at any depth. It is minimised by the
+    mean of the logarithm of the counts, not by their mean.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class PooledEstimate:
 def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) -> PooledEstimate:
     """Pool one analysis of several imputations by Rubin's rules.
 
-    A single imputation passes for measured data; how much imputations differ says how little is known.
+    Analysing a single imputation treats it as measured data; the variance between imputations adds what is not known.
 
     Parameters
     ----------

@@ -75,9 +75,9 @@ def calibrate(
 def adapt(module: CountsDiffModule, cells: Minibatches) -> None:
     """Set the means of variables, and the level of predictions, to those of other data than were trained on.
 
-    What other data catch better or worse is seen by predicting their observed counts, not by comparing means, in which
-    other shares of cell types look the same. Means are both what the network starts from and what it compares counts
-    with: given new ones it sees cells as its own data would have shown them.
+    Differences in capture efficiency are estimated by predicting the observed counts of the other data, not by
+    comparing mean counts, in which other proportions of cell types would look the same. Means are both what the network
+    starts from and what it compares counts with: with adapted means, the cells look to it like those it was trained on.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _fit_shapes(known: _Predictions, unknown: _Predictions, trust: float) -> tup
     """Sharpness and tail of the laws, with a weight of `trust` for trained entries."""
     if known.shape is None or unknown.shape is None:
         return 1.0, math.inf
-    # each at its own level: zeros that are missing for another's would be made up for by the shapes
+    # each part at its own level: otherwise the shapes would compensate for errors of the level
     mean = torch.cat([part.level() * part.mean for part in (known, unknown)])
     counts, shape = torch.cat([known.counts, unknown.counts]), torch.cat([known.shape, unknown.shape])
     share_known = max(trust, 0.01)

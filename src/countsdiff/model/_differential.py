@@ -36,16 +36,16 @@ class DifferentialModel(CellModel):
         batch_size: int | None = None,
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Test for differences between groups of cells that have missing entries, without taking imputed for measured.
+        """Test for differences between groups of cells with missing entries, not treating imputed values as measured.
 
         Missing entries are drawn several times. Every completed data set gets Welch's t test on log1p of counts per
         `target_sum`; the estimates are pooled by Rubin's rules, whose variance includes how much the imputations differ
         (:func:`~countsdiff.metrics.pool_imputations`).
 
-        Register the groups as labels or covariates: of groups it does not know the model draws missing entries as if
-        there were no difference, and p-values come out larger than they could be (Meng 1994). Where differences are
-        weak the network shrinks them even so, and tests are cautious: without any difference, 0 to 1 % of them were
-        significant at 5 % where 20 to 50 % of the entries were missing.
+        Register the groups as labels or covariates: between groups that it does not know the model assumes no
+        difference when it draws missing entries, and p-values are larger than they could be (Meng 1994). Even with
+        registered groups the network shrinks weak differences, and tests are conservative: without any difference, 0 to
+        1 % of them were significant at 5 % where 20 to 50 % of the entries were missing.
 
         Parameters
         ----------
@@ -58,8 +58,8 @@ class DifferentialModel(CellModel):
         group2
             Group to test against. Default: all other cells.
         missing
-            Entries to impute, as for :meth:`impute`. Default: those missing in the data. ``"zeros"`` and ``"all"`` mean
-            no missing entries, and cannot be tested.
+            Entries to impute, as for :meth:`impute`. Default: those missing in the data. ``"zeros"`` and ``"all"`` are
+            refused: with them no entry is missing.
         n_imputations
             Number of draws, at least 2.
         n_steps, guidance_scale, batch_size, seed

@@ -46,12 +46,12 @@ class ExpressionModel(CellModel):
         indices
             Cells wanted. Default: all.
         transform_batch
-            Batch to take the cells for instead of their own; several are averaged. The counts stay the evidence they
-            are, whatever the batch.
+            Batch to assume for the cells instead of their own; predictions for several batches are averaged. The counts
+            are used as evidence unchanged.
         gene_list
             Genes wanted. Default: all, in the order of `adata`.
         library_size
-            Sum of a cell over all genes; ``"latent"`` for the cell's own depth.
+            Sum over all genes to which every cell is scaled; ``"latent"`` for the cell's own depth.
         n_samples
             1: posterior means; more: draws of expression from its posterior, where the head knows one (``"gamma"``).
         batch_size
@@ -104,7 +104,7 @@ class ExpressionModel(CellModel):
         adata, indices, gene_list, batch_size, seed
             As for :meth:`get_normalized_expression`.
         transform_batch
-            Batch to take the cells for instead of their own.
+            Batch to assume for the cells instead of their own.
         n_samples
             Number of replicates.
 

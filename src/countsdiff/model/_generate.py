@@ -57,12 +57,12 @@ class GenerativeModel(CellModel):
             Number of cells.
         labels, batch
             A category of the registered ``labels_key`` or ``batch_key`` for all cells, or one for each. Covariates that
-            are not given are drawn, together, from training cells that have those that are.
+            are not given are taken, jointly, from random training cells that match those given.
         guidance_scale
             Weight of the covariates: 0 ignores them, 1 uses them as trained, above 1 exaggerates.
         n_steps, spacing
-            Reverse steps, of equal survival probability (``"p"``) or equal time (``"t"``): time takes small steps where
-            a cell begins, while what it will be is still open.
+            Reverse steps, of equal survival probability (``"p"``) or equal time (``"t"``), which are small in p at the
+            beginning, where the kind of cell is still open.
         attrition, attrition_kind, births
             How a draw steps, see :class:`~countsdiff.core.sampler.SamplerConfig`.
         seed

@@ -35,7 +35,7 @@ class Entries:
     held_out: Any
 
     def __call__(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return counts (NaN if held out, yet not there), missing entries, and held-out ones, which are not missing."""
+        """Return counts (NaN where a held-out count is absent), missing entries, and held-out ones, not missing."""
         held = self.held(rows)
         counts, absent = replace(self.reader, missing=None)(rows)
         blank = self.reader(rows)[1] & ~held

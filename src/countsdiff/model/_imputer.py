@@ -58,7 +58,7 @@ class CountsDiffImputer(
     spacing
         Draw noise levels in training uniformly in survival probability (``"p"``) or in time (``"t"``, the paper).
     backbone
-        ``"mlp"`` (default), or ``"transformer"``, the paper's, which needs a GPU.
+        ``"mlp"`` (default), or ``"transformer"``, the paper's, which is meant for a GPU.
     width, depth, dropout
         Size of the network. Default: see :class:`~countsdiff.nn.GeneMLP` and :class:`~countsdiff.nn.GeneTransformer`.
     seed

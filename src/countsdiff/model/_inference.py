@@ -52,13 +52,13 @@ class PredictiveModel(CellModel):
         indices
             Cells to impute. With ``inplace=True`` the other cells keep their counts.
         missing
-            What to impute: ``None`` for the entries missing in the data (NaN, or marked by the registered
-            ``missing_layer``) and, if there are none, the zeros; ``"zeros"``: zeros are replaced by what the cell
-            would show there on average, every count being evidence, the zero itself included; ``"all"``: so are all
-            entries; ``"label_zeros"``: the zeros of genes seen in any cell of the same label, without looking at them
-            (the paper's rule: it tells the model which entries are positive, and so imputes too much); the name of a
-            boolean layer, or a boolean matrix ``(n_obs, n_vars)``: True where an entry is to
-            be imputed without looking at it. Entries that are missing in the data are always imputed.
+            What to impute. ``None``: the entries missing in the data (NaN, or marked by the registered
+            ``missing_layer``) or, if there are none, the zeros. ``"zeros"``: zeros are replaced by their expected count
+            given all counts of the cell, the zeros included. ``"all"``: the same for all entries. ``"label_zeros"``:
+            zeros of genes seen in any cell of the same label, their values ignored (the paper's rule: it tells the
+            model which entries are positive, and so imputes too much). The name of a boolean layer, or a boolean matrix
+            ``(n_obs, n_vars)``: entries marked True, their values ignored. Entries that are missing in the data are
+            always imputed.
         output
             ``"mean"`` minimises the squared error of counts, in one pass of the network; ``"median"`` the absolute
             error; ``"log_mean"`` the squared error after normalisation to 10,000 counts and log1p, among values that
@@ -73,8 +73,8 @@ class PredictiveModel(CellModel):
         attrition, attrition_kind, births
             How a draw steps, see :class:`~countsdiff.core.sampler.SamplerConfig`.
         method
-            ``"conditional"``: known entries are evidence for a network trained with entries hidden. ``"repaint"``: the
-            paper's, an unconditional draw overwritten with the known entries as it goes; for ``output="sample"``.
+            ``"conditional"``: the network is given the known entries as evidence. ``"repaint"``: the paper's method, an
+            unconditional draw that is overwritten with the known entries after every step; for ``output="sample"``.
         n_resample, jump
             Walks per window and steps per window of ``method="repaint"``, see
             :class:`~countsdiff.core.repaint.RepaintConfig`.
@@ -145,7 +145,7 @@ class PredictiveModel(CellModel):
         return_std: bool = False,
         interval: float | None = None,
     ) -> NDArray | dict[str, NDArray] | None:
-        """Predict a fresh replicate of every cell, given all of its counts.
+        """Predict an independent replicate of every cell, given all of its counts.
 
         Parameters
         ----------
@@ -187,17 +187,17 @@ class PredictiveModel(CellModel):
     ) -> NDArray | dict[str, NDArray] | None:
         """Predict what every cell would show if it were sequenced more deeply.
 
-        The counts it has, plus those that ``depth`` − 1 further looks at it would find: births with mean (depth − 1) λ,
-        λ being its denoised expression (docs/theory). Counts only ever grow. An entry that is missing in the data gets
-        all of its counts, depth · λ, from the model.
+        The observed counts, plus those that further sequencing, of ``depth`` − 1 times the cell's own depth, would
+        find: births with mean (depth − 1) λ, λ being the denoised expression (docs/theory). Counts never decrease. An
+        entry that is missing in the data is predicted as a whole, with mean depth · λ.
 
         Parameters
         ----------
         depth
-            Depth wanted, relative to the cell's own; at least 1, where nothing is added.
+            Target depth, relative to the cell's own; at least 1, at which nothing is added.
         output
-            ``"mean"``; ``"log_mean"``, the best answer once it is normalised and logged, see :meth:`impute`: of the
-            three the one for neighbours and clusters; or ``"sample"`` for whole numbers, independent given the cell's
+            ``"mean"``; ``"log_mean"``, which has the smallest error after normalisation and log1p, see :meth:`impute`,
+            and suits neighbours and clusters; or ``"sample"`` for whole numbers, independent given the cell's
             expression.
         key_added
             Layer to write, and name of the record in ``adata.uns["countsdiff"]``.

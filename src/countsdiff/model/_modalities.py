@@ -69,8 +69,8 @@ class Modalities:
     def write(self, mdata: MuData, key: str, matrix: Any) -> None:
         """Put a result over all variables into layer `key` of every modality.
 
-        A table has no rows for cells that its modality lacks: the whole of the modality, for all cells, is in
-        ``mdata.obsm[f"{modality}_{key}"]`` then.
+        A table has no rows for cells that lack its modality: the complete result, for all cells, is then in
+        ``mdata.obsm[f"{modality}_{key}"]``.
         """
         for name, block in self.parts(mdata, matrix):
             where, rows = _rows(mdata, name)

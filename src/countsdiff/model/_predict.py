@@ -253,8 +253,8 @@ class Predictor:
     def _log_mean(self, law: CountLaw, base: Tensor, counts: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
         """Log-means of the `wanted` entries, `base` and what is born on top, in cells that keep their other counts.
 
-        Each modality has its own depth. Entries that were `counted` and those that are missing each add up to what they
-        are expected to: what cannot be told of the one is not given to the other.
+        Each modality has its own depth. Entries that were `counted` and those that are missing each add up to their own
+        expected sum: no counts are moved from the ones to the others.
         """
         parts = (v.split(self.group_sizes, dim=1) for v in (base, counts * ~wanted, wanted, counted))
         estimates = []

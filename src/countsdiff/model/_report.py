@@ -89,8 +89,8 @@ class ReportingModel(CellModel):
 
         Notes
         -----
-        At most 40 million entries of evenly spaced cells are looked at, or 500 cells: kNN smoothing wants them dense,
-        and has no other cells to smooth over.
+        At most 40 million entries of evenly spaced cells are used, but at least 500 cells: kNN smoothing needs them as
+        a dense matrix, and smooths over these cells alone.
 
         Examples
         --------

@@ -132,8 +132,8 @@ class SavedModel(CellModel):
         dir_path
             Folder.
         adata
-            Data organised like those the model was trained on; they need not be set up. None takes those saved with the
-            model; False, or if there are none, loads the model without.
+            Data organised like those the model was trained on; they need not be set up. None loads those saved with the
+            model, if there are any; False loads the model without data.
         accelerator, device
             Where to put the model, as in scvi-tools.
         prefix

@@ -57,12 +57,13 @@ class RegisteredModel(CellModel):
         %(param_adata)s
         %(param_layer)s It has to hold raw counts; NaN marks a missing entry.
         missing_layer
-            Boolean layer, True where an entry is missing: it is neither looked at nor trained on, whatever its value.
+            Boolean layer, True where an entry is missing: its value is ignored, in training and in prediction.
         %(param_batch_key)s
         %(param_labels_key)s
         size_factor_key
-            Column of ``adata.obs`` with size factors known from elsewhere (spike-ins, say). The model estimates size
-            factors from the entries it sees; the logarithm of this column is one more continuous covariate.
+            Column of ``adata.obs`` with external size factors (from spike-ins, say). The model still estimates size
+            factors from the entries it sees; the logarithm of this column is used as an additional continuous
+            covariate.
         %(param_cat_cov_keys)s
         %(param_cont_cov_keys)s
 
@@ -122,8 +123,8 @@ class RegisteredModel(CellModel):
         mdata
             Annotated counts.
         layers
-            Modalities to model, each with the layer of its raw counts, or None for ``X``, which is where they are if
-            names alone are given; NaN marks a missing entry. Default: ``X`` of all.
+            Dictionary of the modalities to model, each with the layer of its raw counts, or None for ``X``; or a list
+            of modalities whose counts are in ``X``. NaN marks a missing entry. Default: all modalities, ``X``.
         batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
             Columns of ``mdata.obs``, as for :meth:`setup_anndata`.
 

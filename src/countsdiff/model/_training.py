@@ -78,7 +78,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         early_stopping
             Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
         validation_size
-            Share of the cells to validate on, at most 2,000 of them. 0 switches validation off.
+            Share of the cells to validate on, at most 2,000 of them. The weights that are kept are the last ones that
+            did no worse than the best, within one standard error. 0 switches validation off.
         seed
             Seed of the split, the order of the cells and everything drawn.
         accelerator, devices

@@ -46,9 +46,9 @@ class TransferableModel(CellModel):
         reference_model
             Trained model, or the directory it was saved to.
         adapt_means
-            Whether to set the mean of every gene to what the query shows: another chemistry catches other shares of the
-            genes. Otherwise the reference predicts the query's cells as if they were its own. A reference trained
-            with ``share_hidden=1`` needs ``False``: it has never predicted counts with others known.
+            Whether to adapt the mean of every gene to the query, since another chemistry captures genes with different
+            efficiencies. Otherwise the reference predicts the query's cells as if they were its own. Has to be
+            ``False`` for a reference trained with ``share_hidden=1``, which has never predicted counts given others.
         accelerator, device
             Where to load a saved model, as in :meth:`load`.
 
@@ -59,15 +59,15 @@ class TransferableModel(CellModel):
 
         Notes
         -----
-        Means are adapted by having the reference predict the counts that the query shows, three times, not by comparing
-        means: a query of T cells alone stays one. It looks at evenly spaced cells, as many as hold two million entries,
-        but at least five hundred.
-        Genes of which it shows little keep their means.
+        Means are adapted by letting the reference predict the observed counts of the query, three times, not by
+        comparing mean counts: a query of T cells alone is not mistaken for another chemistry. Evenly spaced cells are
+        used, as many as hold two million entries, but at least five hundred. Genes with few counts in the query keep
+        their means.
 
-        A new category of a covariate starts where the reference has "unknown", the state that stands for every category
-        at once; :meth:`train` gives it one of its own. Nothing is frozen, as in scArches: the network has no part that
-        only batches pass through. Instead training starts with a smaller learning rate, and without weight decay, which
-        would make it forget genes the query lacks.
+        A new category of a covariate starts with the embedding of "unknown", which stands for all categories;
+        :meth:`train` gives it an embedding of its own. Unlike in scArches nothing is frozen, since no part of the
+        network is specific to batches. Instead training starts with a smaller learning rate, and without weight decay,
+        which would make the network forget genes that the query lacks.
 
         Raises
         ------

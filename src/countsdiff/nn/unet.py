@@ -121,9 +121,9 @@ class UNet(nn.Module):
 class _Around(nn.Module):
     """Average over the known pixels around each pixel, with weights from the features of the pixel in the middle.
 
-    None at all has a weight, too: where nothing is known the average is 0. Starting from a bell, it fills in what lies
-    between known pixels before anything is learnt. An average stays within what it averages; a sum of deviations from
-    it, with weights of either sign, goes on where pixels rise or fall.
+    A value of 0 has a weight, too, so that the average is 0 where nothing is known. Weights start as a bell, which
+    interpolates between known pixels before anything is learnt. An average stays within the values averaged; a sum of
+    deviations from it, with weights of either sign, can extrapolate where pixels rise or fall.
     """
 
     def __init__(self, width: int, n_channels: int, reach: int = 2):

@@ -86,10 +86,10 @@ def gene_gene(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Any:
-    """Draw two genes against each other: as counted, as imputed, and as imputed where there is nothing to find.
+    """Draw two genes against each other: as counted, as imputed, and as imputed after permutation of the genes.
 
-    Smoothers invent correlations. What they make of counts that were permuted over cells, gene by gene, is the scale
-    for what they make of yours.
+    Smoothers invent correlations. Compare the correlation that they show in your data with the one they show in counts
+    that were permuted over cells, gene by gene.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ def uncertainty(
     imputed
         Name of the layer with predictions; their standard deviations are in ``{imputed}_std``.
     gene
-        Gene whose standard deviation to show. Default: the summed standard deviation of all imputed entries of the cell
-        over their sum.
+        Gene whose standard deviation to show. Default: the sum of the standard deviations of the cell's imputed
+        entries, divided by the sum of these entries.
     basis
         Embedding in ``adata.obsm``.
     ax, show, save

@@ -123,8 +123,8 @@ def coverage(
 ) -> Axes:
     """Draw how many held-out counts lie within their intervals, entries being binned by their prediction.
 
-    Intervals end at whole counts, so those of calibrated predictions of small counts hold more than they promise: the
-    band is what a Poisson law of the predicted mean would show, as a scale.
+    Intervals end at whole counts, so for small counts even calibrated intervals cover more than their nominal level.
+    For comparison, the band shows the coverage under a Poisson distribution with the predicted mean.
 
     Parameters
     ----------

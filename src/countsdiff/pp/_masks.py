@@ -144,8 +144,8 @@ def mnar(
 ) -> NDArray[np.bool_]:
     """Choose entries to hide among the highest or the lowest of each gene: not at random (MNAR).
 
-    Of every gene the highest (lowest) `share` and `slack` of the entries are candidates, and `share` of all its entries
-    are drawn from them. Ties are broken at random: where most counts of a gene are 0, its lowest entries are
+    Of every gene the highest (lowest) `share` + `slack` of the entries are candidates; from these, `share` of all its
+    entries are drawn. Ties are broken at random: where most counts of a gene are 0, its lowest entries are
     any of its zeros.
 
     Parameters
@@ -164,8 +164,7 @@ def mnar(
         Seed of the choice.
     among
         Boolean matrix of the shape of `counts`, dense or sparse: the entries that may be hidden, of which `share` and
-        `slack` are shares; ``None`` for all. The paper's are those that are not zeros of a gene expressed in the
-        cell's type.
+        `slack` are shares; ``None`` for all. The paper excludes zeros of genes that are expressed in the cell's type.
 
     Returns
     -------

@@ -8,10 +8,10 @@ from countsdiff.matrix import check_is_matrix
 
 
 def poisson_counts(values: Any, scale: float = 1.0, *, seed: int = 0) -> Any:
-    """Draw counts for numbers that are none, such as counts corrected for ambient RNA: z ~ Poisson(scale · x).
+    """Draw counts for values that are not whole, such as counts corrected for ambient RNA: z ~ Poisson(scale · x).
 
-    A model of the counts is a model of the numbers: divide what it imputes by `scale`. It sees them with a variance of
-    x / scale around what they were, so choose `scale` large enough for the differences that matter, and no larger:
+    Train a model on the counts, and divide what it imputes by `scale`. The draw adds a variance of x / scale to the
+    values, so choose `scale` large enough for the differences that matter, and no larger:
     counts of many thousands make training slow.
 
     Parameters
