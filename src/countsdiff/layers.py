@@ -45,10 +45,35 @@ def borrow(adata: AnnData) -> AnnData:
     )
 
 
+def become_actual(adata: AnnData) -> None:
+    """Copy what a view shows into it, as anndata does when a view is written to.
+
+    Raises
+    ------
+    ValueError
+        If it is a view of data on disk.
+    """
+    if adata.isbacked:
+        raise ValueError("A part of data on disk cannot be registered; read it first: adata = adata.to_memory().")
+    adata._init_as_actual(adata.copy())  # as scanpy does
+
+
 def outdated_layers(records: Mapping[str, Any], key: str, record: Mapping[str, Any]) -> list[str]:
     """Layers of the earlier result by the name `key` that the one of `record` does not have, nor any other."""
     others = {name for k, other in records.items() if k != key for name in other.get("layers", ())}
     return [name for name in records.get(key, {}).get("layers", ()) if name not in {*record["layers"], *others}]
+
+
+def check_key(key_added: str) -> None:
+    """Check that results can be written, and files with them read again, by the name `key_added`.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or has a slash, which means a folder to HDF5 and zarr.
+    """
+    if not isinstance(key_added, str) or not key_added or "/" in key_added:
+        raise ValueError(f"key_added names a layer, without slashes; got {key_added!r}.")
 
 
 def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:

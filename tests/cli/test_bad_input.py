@@ -103,6 +103,12 @@ class TestBadInput:
         status, _, err = run("impute", save(adata), "-o", tmp_path)
         assert (status, "is a folder" in err) == (2, True)
 
+    def test_a_device_as_output(self, run, save, adata, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "pipe")
+        assert (status, "is a device" in err) == (2, True)
+        assert (tmp_path / "pipe").is_fifo()
+
     @pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
     def test_output_onto_input(self, run, save, adata, tmp_path, link):
         source = save(adata)

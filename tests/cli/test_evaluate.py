@@ -71,6 +71,13 @@ class TestEvaluate:
         status, _, err = run("evaluate", "--truth", files[0], "--imputed", path, "--missing-layer", "counts")
         assert (status, "layers['counts'] holds" in err, "must be boolean" in err) == (2, True, True)
 
+    def test_refuses_a_truth_that_is_no_counts(self, run, save, files, adata):
+        truth = adata.copy()
+        truth.X = np.log1p(np.asarray(truth.X) * 0.37)
+        options = ("--truth", save(truth, "logged.h5ad"), "--imputed", files[1], "--missing-layer", "hidden")
+        status, _, err = run("evaluate", *options)
+        assert (status, "the truth.X is not a matrix of counts" in err, "looks normalised" in err) == (2, True, True)
+
     def test_refuses_to_write_onto_its_input(self, run, files):
         options = ("--truth", files[0], "--imputed", files[1], "--missing-layer", "hidden", "--json", files[0])
         assert run("evaluate", *options)[0] == 2

@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -190,6 +191,14 @@ def test_covariates_are_finite_numbers(make_adata):
         CountsDiffImputer.setup_anndata(adata, continuous_covariate_keys="kind")
 
 
+def test_covariates_of_several_kinds(make_adata, train):
+    adata = make_adata()
+    adata.obs["flag"] = np.arange(adata.n_obs) % 2 == 0
+    adata.obs["rounded"] = pd.array([1, None] * (adata.n_obs // 2), dtype="Int64")
+    model = train(adata, max_steps=2, continuous_covariate_keys=["age", "flag", "rounded"])
+    assert np.isfinite(model.impute(inplace=False)).all()
+
+
 def test_counts_that_float32_cannot_hold(make_adata):
     adata = make_adata()
     counts = adata.X.toarray().astype(np.int64)
@@ -229,7 +238,7 @@ def test_arguments_of_the_wrong_kind(make_adata, trained):
     adata = make_adata()
     with pytest.raises(TypeError, match="setup_anndata takes AnnData; got MuData .*setup_mudata"):
         CountsDiffImputer.setup_anndata(mudata.MuData({"rna": adata}))
-    with pytest.raises(TypeError, match="takes AnnData, not str"):
+    with pytest.raises(TypeError, match="are AnnData or MuData; got str"):
         trained.differential_expression("kind")
     for name in ("schedule", "weight"):
         with pytest.raises(TypeError, match=f"{name} is a name"):
@@ -239,11 +248,38 @@ def test_arguments_of_the_wrong_kind(make_adata, trained):
     model = CountsDiffImputer(adata)
     with pytest.raises(TypeError, match="no argument 'max_epochs'; say how long by max_steps"):
         model.train(max_epochs=3)
-    with pytest.raises(ValueError, match="max_steps.* is at least 1; got 0"):
-        model.train(max_steps=0)
+    wrong = {"max_steps": 0, "batch_size": 1.5, "lr": 0.0, "weight_decay": -1.0, "seed": None}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"{name}.*; got {value}"):
+            model.train(**{"max_steps": 1, name: value})
+    for name, value in {"width": 0, "depth": -1, "seed": None}.items():
+        with pytest.raises(ValueError, match=f"{name} is a whole number.*; got {value}"):
+            CountsDiffImputer(adata, **{name: value})
+    for name, value in {"seed": 1.5, "n_steps": 2.5, "n_samples": 0, "batch_size": 0}.items():
+        with pytest.raises(ValueError, match=f"{name} is a whole number.*; got {value}"):
+            trained.impute(output="sample", **{name: value})
+    with pytest.raises(ValueError, match=r"library_size is positive; got -1"):
+        trained.get_normalized_expression(library_size=-1)
+    for key in ("", "a/b", None):
+        with pytest.raises(ValueError, match="key_added names a layer, without slashes"):
+            trained.impute(key_added=key)
+    for call in (CountsDiffImputer, trained.impute):
+        with pytest.raises(TypeError, match="are AnnData or MuData; got str"):
+            call("cells.h5ad")
     CountsDiffImputer.setup_anndata(adata, categorical_covariate_keys="batch")  # one name needs no list
 
 
 def test_no_cells(trained, query):
     with pytest.raises(ValueError, match="indices names no cells"):
         trained.impute(query, indices=[], inplace=False)
+    with pytest.raises(ValueError, match=f"do not fit the data of {query.n_obs} cells"):
+        trained.impute(query, indices=[query.n_obs], inplace=False)
+    with pytest.raises(ValueError, match="one list of cells; got 2 dimensions"):
+        trained.impute(query, indices=[[0, 1]], inplace=False)
+
+
+def test_counts_are_no_marks(make_adata):
+    adata = make_adata()
+    adata.layers["hidden"] = np.zeros(adata.shape, dtype=bool)
+    with pytest.raises(ValueError, match="both 'hidden'"):
+        CountsDiffImputer.setup_anndata(adata, layer="hidden", missing_layer="hidden")

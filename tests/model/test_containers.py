@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -45,11 +46,41 @@ def test_same_as_dense(name, make_adata, counts, hidden, train, expected):
 
 def test_view(make_adata, counts, hidden, train, expected):
     bigger = ad.concat([make_adata(), make_adata(n_obs=10, seed=5)], index_unique="-")
+    bigger.obs_names = [f"cell{i}" for i in range(100)]
     view = bigger[:90]
-    view.obs_names = [f"cell{i}" for i in range(90)]
+    assert view.is_view
     model = train(view, max_steps=12)
     np.testing.assert_array_equal(model.impute(missing=hidden, inplace=False), expected["mean"])
-    assert bigger.shape[0] == 100
+    model.impute(missing=hidden)
+    assert "imputed" in view.layers
+    assert "imputed" not in bigger.layers
+    assert bigger.n_obs == 100
+    assert "_scvi_uuid" not in bigger.uns
+
+
+def test_names_that_are_numbers(tmp_path, make_adata, train):
+    adata = make_adata()
+    adata.var_names = pd.RangeIndex(adata.n_vars)
+    model = train(adata, max_steps=2)
+    model.save(tmp_path / "model")
+    loaded = CountsDiffImputer.load(tmp_path / "model", adata)
+    np.testing.assert_array_equal(loaded.impute(inplace=False), model.impute(inplace=False))
+    assert adata.var_names[3] == "3"
+
+
+def test_view_of_registered_data(make_adata, train):
+    whole = make_adata()
+    train(whole, max_steps=2)
+    part = whole[:, :20]
+    model = train(part, max_steps=2)
+    assert model.impute(inplace=False).shape == part.shape
+    assert part.uns["_scvi_uuid"] != whole.uns["_scvi_uuid"]
+
+
+def test_view_of_data_on_disk(tmp_path, make_adata):
+    make_adata().write_h5ad(tmp_path / "backed.h5ad")
+    with pytest.raises(ValueError, match="read it first"):
+        CountsDiffImputer(ad.read_h5ad(tmp_path / "backed.h5ad", backed="r")[:20])
 
 
 def test_backed(tmp_path, make_adata, hidden, train, expected):

@@ -9,7 +9,8 @@ from countsdiff import CountsDiffImputer, datasets, metrics
 from countsdiff.core import Intensity
 from countsdiff.counts import CellReader
 from countsdiff.model._missing import DEEPEN
-from countsdiff.model._predict import Cells, Predictor, Request
+from countsdiff.model._predict import Cells, Predictor
+from countsdiff.model._request import Request
 
 
 def dense(matrix):

@@ -10,8 +10,9 @@ from anndata import AnnData
 from scipy import sparse, stats
 
 from countsdiff import CountsDiffImputer
-from countsdiff.core import Context, Denoiser
+from countsdiff.core import Context, Denoiser, Intensity
 from countsdiff.counts import CellReader
+from countsdiff.model._balance import precision, share
 from countsdiff.model._hide import hide
 from countsdiff.model._statistics import gene_statistics
 
@@ -242,12 +243,20 @@ def test_covariates_of_mudata(tmp_path):
     assert (model.generate(3, labels="kind1", n_steps=1).obs["kind"] == "kind1").all()
 
 
-def test_categories_may_be_of_any_kind_and_a_modality_be_named_alone():
+def test_a_modality_may_be_named_alone():
+    mdata = make_mudata()
+    CountsDiffImputer.setup_mudata(mdata, layers="rna")
+    assert CountsDiffImputer(mdata).get_var_names()["rna"].tolist() == mdata["rna"].var_names.tolist()
+
+
+def test_categories_are_all_text_or_all_numbers():
     mdata = make_mudata()
     mdata.obs["batch"] = np.array([1, "a"], dtype=object)[np.arange(N_OBS) % 2]
-    CountsDiffImputer.setup_mudata(mdata, layers="rna", batch_key="batch")
+    with pytest.raises(ValueError, match=r"'batch'.* mixes text and numbers; make all of it text"):
+        CountsDiffImputer.setup_mudata(mdata, batch_key="batch")
+    mdata.obs["batch"] = np.arange(N_OBS) % 2
+    CountsDiffImputer.setup_mudata(mdata, batch_key="batch")
     assert CountsDiffImputer(mdata).summary_stats["n_batch"] == 2
-    assert mdata.obs["batch"].tolist()[:2] == [1, "a"]
 
 
 def test_bad_input_is_named(model):
@@ -255,6 +264,8 @@ def test_bad_input_is_named(model):
     mdata["prot"].X = dense(mdata["prot"].X) + 0.5
     with pytest.raises(ValueError, match=r"mdata\['prot'\].X .*prot0.*not a whole number"):
         CountsDiffImputer.setup_mudata(mdata)
+    with pytest.raises(ValueError, match=r"names no modality; there are \['rna'"):
+        CountsDiffImputer.setup_mudata(make_mudata(), layers={})
     with pytest.raises(KeyError, match="'protein'.*'prot'"):
         CountsDiffImputer.setup_mudata(make_mudata(), layers={"protein": None})
     with pytest.raises(TypeError, match="got AnnData; use setup_anndata"):
@@ -291,13 +302,13 @@ def test_training_hides_whole_modalities():
     hidden, shown = (torch.stack([x(p) for p in parts], 1) for x in (lambda p: p.all(1), lambda p: ~p.any(1)))
     complete, some, one = (slice(k, k + 10_000) for k in (0, 10_000, 20_000))
 
-    def share(rows, columns):
+    def share_hidden(rows, columns):
         """Of these cells, those that have whole modalities hidden and others shown."""
         h, s = hidden[rows, columns], shown[rows, columns]
         return float(((h | s).all(1) & h.any(1) & s.any(1)).float().mean())
 
-    assert share(complete, slice(None)) == pytest.approx(0.4, abs=0.02)
-    assert share(some, slice(1, None)) == pytest.approx(0.4, abs=0.03)
+    assert share_hidden(complete, slice(None)) == pytest.approx(0.4, abs=0.02)
+    assert share_hidden(some, slice(1, None)) == pytest.approx(0.4, abs=0.03)
     # as often one as two of three, each as often as the others
     whole = hidden[complete][(hidden | shown)[complete].all(1) & shown[complete].any(1)]
     assert float((whole.sum(1) == 1).float().mean()) == pytest.approx(0.5, abs=0.03)
@@ -307,8 +318,23 @@ def test_training_hides_whole_modalities():
 
 
 def test_training_weighs_modalities_alike(model):
-    module = model.module
-    sizes = module.denoiser.group_sizes
-    precision = module._precision() * (1 + module.denoiser.mean / module.denoiser.dispersion)
-    shares = torch.stack([part.sum() for part in precision.split(sizes)])
+    denoiser = model.module.denoiser
+    sizes = denoiser.group_sizes
+    shares = torch.stack([part.sum() for part in share(denoiser).split(sizes)])
     torch.testing.assert_close(shares, torch.full((3,), sum(sizes) / 3))
+
+
+def test_training_weighs_entries_by_their_precision(model):
+    denoiser, to_go = model.module.denoiser, torch.tensor([[1.0], [0.5]])
+    poisson_over_variance = 1 / (1 + denoiser.mean / denoiser.dispersion)
+    expected = Intensity(denoiser.mean.expand(2, -1), denoiser.dispersion.expand(2, -1))
+    torch.testing.assert_close(precision(denoiser, expected, to_go)[0], poisson_over_variance)
+    # the entry's own part: half as much to go, or a shape twice as large, is half the excess variance
+    twice = Intensity(expected.mean, 2 * denoiser.dispersion.expand(2, -1))
+    torch.testing.assert_close(precision(denoiser, expected, to_go)[1], precision(denoiser, twice, to_go)[0])
+    own = (precision(denoiser, twice, to_go)[0] ** 2 / poisson_over_variance) ** -1
+    torch.testing.assert_close(own, 1 + denoiser.mean / (2 * denoiser.dispersion))
+    # heads that predict no shape take that of the variable
+    torch.testing.assert_close(
+        precision(denoiser, Intensity(expected.mean), to_go), precision(denoiser, expected, to_go)
+    )

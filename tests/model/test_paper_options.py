@@ -49,6 +49,12 @@ def test_repaint_has_samples_only(trained, query, options):
         trained.impute(query, method="repaint", **options)
 
 
+@pytest.mark.parametrize("missing", ["zeros", "all"])
+def test_repaint_needs_missing_entries(trained, query, missing):
+    with pytest.raises(ValueError, match="draws missing entries beside known ones, and here none is missing"):
+        trained.impute(query, missing=missing, output="sample", method="repaint")
+
+
 @pytest.mark.parametrize(
     "option",
     [{"births": "poisson"}, {"births": "round"}, {"births": "stochastic"}, {"spacing": "t"}]

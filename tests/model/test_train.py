@@ -274,5 +274,5 @@ def test_a_share_of_nothing_is_refused(make_adata):
 @pytest.mark.parametrize("batch_size", [0, -5])
 def test_batches_have_cells(trained, batch_size):
     for verb in (trained.train, trained.impute):
-        with pytest.raises(ValueError, match=f"batch_size is a number of cells; got {batch_size}"):
+        with pytest.raises(ValueError, match=f"batch_size is a whole number, at least 1; got {batch_size}"):
             verb(batch_size=batch_size)

@@ -10,7 +10,8 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer
 from countsdiff.model._missing import resolve_missing
-from countsdiff.model._predict import Predictor, Request
+from countsdiff.model._predict import Predictor
+from countsdiff.model._request import Request
 
 
 def dense(matrix):

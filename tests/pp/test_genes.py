@@ -53,3 +53,10 @@ def test_refuses(counts):
         highly_variable(ad.AnnData(counts), 0)
     with pytest.raises(KeyError, match="nope"):
         highly_variable(ad.AnnData(counts), 20, layer="nope")
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_refuses_where_no_gene_varies(counts, form):
+    for alike in (np.zeros_like(counts), np.repeat(counts[:1], 20, axis=0), counts[:1]):
+        with pytest.raises(ValueError, match="No gene varies"):
+            highly_variable(ad.AnnData(form(alike)), 20)

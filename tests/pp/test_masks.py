@@ -221,6 +221,10 @@ def test_mnar_refuses(counts):
         mnar(counts, -0.1)
     with pytest.raises(ValueError, match="'top'"):
         mnar(counts, 0.1, kind="top")
+    with pytest.raises(ValueError, match=r"a matrix.*\(20,\)"):
+        mnar(counts[:, 0], 0.1)
+    with pytest.raises(TypeError, match="give one of its matrices"):
+        mnar(ad.AnnData(counts), 0.1)
     for slack in (-0.5, 5000, np.nan):
         with pytest.raises(ValueError, match=f"slack is {slack}"):
             mnar(counts, 0.1, slack=slack)
@@ -272,3 +276,8 @@ def test_hide_entries_refuses(counts):
         hide_entries(adata, counts)
     with pytest.raises(KeyError, match="nope"):
         hide_entries(adata, counts > 0, layer="nope")
+    adata.layers["counts"] = counts
+    with pytest.raises(ValueError, match=r"overwrite layers\['counts'\]"):
+        hide_entries(adata, counts > 0, layer="counts", key_added="counts")
+    with pytest.raises(ValueError, match="without slashes"):
+        hide_entries(adata, counts > 0, key_added="a/b")

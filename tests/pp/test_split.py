@@ -71,6 +71,9 @@ def test_refuses_what_is_no_count(value, form):
 
 
 def test_refuses_other_formats_and_shares(counts):
+    for form in (np.asarray, sparse.csr_matrix):
+        with pytest.raises(TypeError, match=r"boolean; make them numbers"):
+            molecular_split(form(counts > 0))
     with pytest.raises(TypeError, match="CSC"):
         molecular_split(sparse.csc_matrix(counts))
     with pytest.raises(ValueError, match=r"1\.1"):

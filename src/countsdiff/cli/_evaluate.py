@@ -41,7 +41,7 @@ def evaluate(
     from scipy import sparse
 
     from countsdiff import metrics
-    from countsdiff.counts import check_boolean, check_unique
+    from countsdiff.counts import check_boolean, check_counts, check_unique
     from countsdiff.layers import default_layer, get_layer
 
     with blame(imputed):
@@ -54,7 +54,9 @@ def evaluate(
     with blame(truth):
         check_unique(known.obs_names, "cell")
         check_unique(known.var_names, "gene")
-        counts = get_layer(_align(known, scored), layer or default_layer(known))
+        layer = layer or default_layer(known)
+        check_counts(known, layer, "the truth")
+        counts = get_layer(_align(known, scored), layer)
     hidden.eliminate_zeros()
     n_hidden = hidden.nnz
     if n_hidden == 0:

@@ -5,9 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from countsdiff.cli._io import InputError, check_output, read
+from countsdiff.cli._io import InputError, blame, check_output, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
+from countsdiff.layers import check_key
 
 
 class Output(StrEnum):
@@ -88,8 +89,8 @@ def impute(
     """Impute the missing counts of an .h5ad file or a zarr store, or the zeros if no count is missing."""
     start = time.perf_counter()
     _check_paths(source, out, report, resume, save_model, model)
-    if not key_added or "/" in key_added:
-        raise InputError(f"--key-added names a layer, without slashes; got {key_added!r}.")
+    with blame(out):
+        check_key(key_added)
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
     training = Training(batch_key, labels_key, genes, steps, resume, seed, accelerator.value, quiet)

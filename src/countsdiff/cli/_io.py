@@ -98,6 +98,8 @@ def check_output(path: Path, *inputs: Path) -> None:
             raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
     if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"{path}: this is a folder; name a file to write.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: this is a device, which a file cannot take the place of; name a file to write.")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {folder}; create it first.")

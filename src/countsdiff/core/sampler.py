@@ -57,6 +57,8 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.attrition <= 1.0:
             raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition:g}.")
+        if self.n_steps != round(self.n_steps):
+            raise ValueError(f"n_steps is a whole number; got {self.n_steps}.")
         self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
         for name, value, choices in (
             ("attrition_kind", self.attrition_kind, get_args(AttritionKind)),

@@ -43,9 +43,6 @@ def open_problems_mse(test_counts: Any, denoised: Any, target_sum: float = 1e4) 
     squares = 0.0
     for start in range(0, test.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
-        for block in (test[rows], denoised[rows]):
-            if block.min() < 0:
-                raise ValueError(f"the matrix holds {block.min():g}; expression must not be negative, clip it at 0")
         squares += np.sum((log_normalise(test[rows], target_sum) - log_normalise(denoised[rows], target_sum)) ** 2)
     return float(squares / n_entries)
 
@@ -81,8 +78,17 @@ def log_normalise(matrix: Any, target_sum: float = 1e4) -> NDArray[np.float64]:
     matrix
         Counts or expression, shape ``(n_obs, n_vars)``, dense or scipy sparse; the result is dense.
     target_sum
-        Sum of a cell before the logarithm.
+        Sum of a cell before the logarithm, positive.
+
+    Raises
+    ------
+    ValueError
+        If `target_sum` is not positive, or a value is negative.
     """
+    if not target_sum > 0.0:
+        raise ValueError(f"target_sum is {target_sum}; it must be positive")
     x = to_dense(matrix, np.float64)
+    if x.size and x.min() < 0:
+        raise ValueError(f"the matrix holds {x.min():g}; expression must not be negative, clip it at 0")
     total = x.sum(axis=1, keepdims=True)
     return np.log1p(x * (target_sum / np.where(total > 0, total, 1)))

@@ -17,15 +17,17 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import BaseModelClass
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
-from countsdiff.layers import check_not_read, get_layer
+from countsdiff.layers import check_key, check_not_read, get_layer
 from countsdiff.model._data import check_covariates, chosen_rows, row_keys
-from countsdiff.model._loading import CellsInOrder, on_disk
+from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities, join_tables
-from countsdiff.model._predict import Cells, Predictor, Request
+from countsdiff.model._predict import Cells, Predictor
+from countsdiff.model._request import Request
 from countsdiff.model._write import Collector, as_arrays, collect, write_layers, write_record
 
 logger = logging.getLogger("countsdiff")
@@ -66,6 +68,7 @@ class CellModel(BaseModelClass):
         if isinstance(missing, Mapping) and isinstance(adata, MuData) and modalities is not None:
             missing = modalities.join(adata, missing)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
+        request.check_task(task)
         chosen = chosen_rows(adata.n_obs, indices)
         rows = np.arange(adata.n_obs) if inplace else chosen
         collector = Collector(len(names), as_sparse=inplace and sparse.issparse(cells.reader.counts))
@@ -100,6 +103,7 @@ class CellModel(BaseModelClass):
 
     def _result_names(self, request: Request, key_added: str, missing: Any = None) -> list[str]:
         """Layers that results go to; the model must not read what it writes."""
+        check_key(key_added)
         args, names = self._setup_args(), request.names(key_added)
         read = {args.get("layer"), args.get("missing_layer"), *(args.get("layers") or {}).values()}
         read |= {missing} if isinstance(missing, str) and missing not in RULES else set()
@@ -126,8 +130,8 @@ class CellModel(BaseModelClass):
         callback: Callable[[SamplerState], None] | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], list[NDArray[np.float32]], NDArray[np.bool_]]]:
         """Answers for `rows` (default: all), block by block: positions, matrices, and which entries were rewritten."""
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size is a number of cells; got {batch_size}.")
+        if batch_size is not None:
+            check_whole(1, batch_size=batch_size)
         denoiser = ClassifierFreeGuidance(guidance_scale).wrap(self.module.averaged.module)
         groups = self.module.denoiser.group_sizes
         predictor = Predictor(denoiser, cells, task, request, self.device, callback, groups)
@@ -162,6 +166,8 @@ class CellModel(BaseModelClass):
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("The model was loaded without data; give the data to predict.")
+        if not isinstance(adata, AnnData | MuData):
+            raise TypeError(f"The data are AnnData or MuData; got {type(adata).__name__}.")
         return adata
 
     def _anndata_or_own(self, adata: AnnData | None) -> AnnData:
@@ -189,7 +195,7 @@ class CellModel(BaseModelClass):
         tensors = {}
         for key in _COVARIATES:
             if key in manager.data_registry:
-                tensors[key] = torch.as_tensor(np.asarray(manager.get_from_registry(key)))
+                tensors[key] = as_tensor(key, manager.get_from_registry(key))
         categories, continuous = self.module.covariates(tensors)
         has_labels = self._setup_args().get("labels_key") is not None
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None

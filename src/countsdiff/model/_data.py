@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper
+from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, NumericalJointObsField
 
 
 class Keys(NamedTuple):
@@ -21,14 +21,24 @@ KEYS = Keys()
 
 
 class CategoryField(CategoricalObsField):
-    """Categories of any kind: scvi-tools sorts them to count them, and numbers cannot be sorted among text."""
+    """Categories of any kind: scvi-tools sorts them to count them, and numbers cannot be sorted beside "unknown"."""
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
         """Count the categories."""
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
 
-MuDataCategoryField = MuDataWrapper(CategoryField)
+class NumbersField(NumericalJointObsField):
+    """Numbers of any kind: truth values and pandas' own missing ones would make a table of objects."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Register the columns as one table of floats."""
+        state: dict = super().register_field(adata)
+        adata.obsm[self.attr_key] = adata.obsm[self.attr_key].astype(np.float64)
+        return state
+
+
+MuDataCategoryField, MuDataNumbersField = MuDataWrapper(CategoryField), MuDataWrapper(NumbersField)
 
 
 class OptionalLayerField(LayerField):
@@ -61,7 +71,8 @@ def covariate_columns(setup: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
     """Check the covariates that are registered, as far as they are there.
 
-    Every cell needs a category; numbers are finite, or NaN where unknown; size factors are positive.
+    Every cell needs a category, and categories are all text or all numbers; numbers are finite, or NaN where unknown;
+    size factors are positive.
 
     Raises
     ------
@@ -75,6 +86,10 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"adata.obs[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
                 "such cells out."
+            )
+        if key in adata.obs and len({isinstance(value, str) for value in adata.obs[key].unique()}) > 1:
+            raise ValueError(
+                f"adata.obs[{key!r}] mixes text and numbers; make all of it text: adata.obs[{key!r}].astype(str)."
             )
     size_factor = setup.get("size_factor_key")
     for key in numbers:
@@ -106,7 +121,7 @@ def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
     TypeError
         If they are neither positions nor a boolean for each cell.
     ValueError
-        If they are none.
+        If they are none, or there are no such cells.
     """
     rows = np.arange(n_obs)
     if indices is None:
@@ -117,7 +132,12 @@ def chosen_rows(n_obs: int, indices: Any) -> NDArray[np.intp]:
             f"indices are positions of cells, or a boolean for each; got {wanted[0]!r}. Names have positions: "
             "adata.obs_names.get_indexer(names)."
         )
-    chosen: NDArray[np.intp] = rows[wanted] if len(wanted) else rows[:0]
+    if wanted.ndim > 1:
+        raise ValueError(f"indices are one list of cells; got {wanted.ndim} dimensions.")
+    try:
+        chosen: NDArray[np.intp] = rows[wanted] if len(wanted) else rows[:0]
+    except IndexError as error:
+        raise ValueError(f"indices do not fit the data of {n_obs} cells: {error}.") from error
     if len(chosen) == 0:
         raise ValueError("indices names no cells; leave it out for all of them.")
     return chosen

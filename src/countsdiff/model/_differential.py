@@ -14,7 +14,7 @@ from countsdiff.metrics import log_normalise, pool_imputations
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import is_single
 from countsdiff.model._missing import resolve_missing
-from countsdiff.model._predict import Request
+from countsdiff.model._request import Request
 from countsdiff.model._write import collect
 
 

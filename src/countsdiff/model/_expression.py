@@ -14,7 +14,7 @@ from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import chosen_rows, is_single
 from countsdiff.model._missing import DENOISE
-from countsdiff.model._predict import Request
+from countsdiff.model._request import Request
 from countsdiff.model._write import collect
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class ExpressionModel(CellModel):
         request = Request("rate" if n_samples > 1 else "mean", n_samples, SamplerConfig(), seed)
         if isinstance(library_size, str) and library_size != "latent":
             raise ValueError(f"library_size is a number or 'latent'; got {library_size!r}.")
+        if library_size != "latent" and not library_size > 0.0:
+            raise ValueError(f"library_size is positive; got {library_size}.")
         adata, batches = self._anndata_or_own(adata), self._batch_codes(transform_batch)
         cells, columns = _positions(adata, indices, gene_list)
         rates, totals = self._replicates(adata, cells, columns, request, batches, batch_size)

@@ -21,7 +21,8 @@ from countsdiff.model._base import CellModel
 from countsdiff.model._data import covariate_columns, is_single, row_keys
 from countsdiff.model._missing import GENERATE
 from countsdiff.model._modalities import as_mudata
-from countsdiff.model._predict import Cells, Request
+from countsdiff.model._predict import Cells
+from countsdiff.model._request import Request
 from countsdiff.model._write import Collector, collect, write_layers
 
 _MAX_DESIGN = 10_000  # cells, evenly spaced

@@ -9,6 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
@@ -102,6 +103,8 @@ class CountsDiffImputer(
                     f"{name} is a name, which can be saved; got {value!r}. Functions go to core.TimeSampler, see "
                     "'Extending' in the documentation."
                 )
+        check_whole(0, seed=seed)
+        check_whole(1, **{name: size for name, size in (("width", width), ("depth", depth)) if size is not None})
         if adata is not None:
             self._set_up(adata)
         super().__init__(adata, registry)
@@ -141,6 +144,8 @@ class CountsDiffImputer(
     @classmethod
     def _set_up(cls, adata: AnnData | MuData) -> None:
         """Register data that were not: copies of registered data as those are, others by default."""
+        if not isinstance(adata, AnnData | MuData):
+            raise TypeError(f"The data are AnnData or MuData; got {type(adata).__name__}.")
         manager = cls._setup_adata_manager_store.get(adata.uns.get("_scvi_uuid"))
         if manager is None and isinstance(adata, MuData):
             raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")

@@ -13,7 +13,7 @@ from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
 from countsdiff.model._missing import DEEPEN, DENOISE, resolve_missing
-from countsdiff.model._predict import Output, Request
+from countsdiff.model._request import Output, Request
 
 
 class PredictiveModel(CellModel):
@@ -89,7 +89,8 @@ class PredictiveModel(CellModel):
         return_std
             Add ``{key_added}_std``, the standard deviation of the predictive distribution (0 of what is not rewritten).
         interval
-            Coverage of an equal-tailed predictive interval to add as ``{key_added}_lower`` and ``{key_added}_upper``.
+            Coverage of an equal-tailed predictive interval to add as ``{key_added}_lower`` and ``{key_added}_upper``,
+            in whole counts: of an entry that is 0 almost surely both are 0, and its mean lies above them.
 
         Returns
         -------
@@ -230,9 +231,9 @@ class PredictiveModel(CellModel):
         """Check arguments of :meth:`impute`, as :func:`countsdiff.pp.impute` does before it trains."""
         defaults = {name: p.default for name, p in inspect.signature(self.impute).parameters.items()}
         options = defaults | options
-        self._result_names(self._request(**options), key_added, options["missing"])
-        cells = self._cells(self.adata)
-        resolve_missing(options["missing"], self.adata, cells.reader, cells.labels)
+        request, cells = self._request(**options), self._cells(self.adata)
+        self._result_names(request, key_added, options["missing"])
+        request.check_task(resolve_missing(options["missing"], self.adata, cells.reader, cells.labels))
 
     def _request(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +30,7 @@ class _Cells:
     def __init__(self, manager: AnnDataManager):
         data = {key: manager.get_from_registry(key) for key in manager.data_registry}
         self._matrices = {key: data.pop(key) for key in (REGISTRY_KEYS.X_KEY, KEYS.MISSING) if key in data}
-        self._columns = {
-            key: torch.as_tensor(np.asarray(values)).to(_dtype(key)).reshape(len(values), -1)
-            for key, values in data.items()
-        }
+        self._columns = {key: as_tensor(key, values) for key, values in data.items()}
 
     def __call__(self, rows: NDArray[np.intp]) -> dict[str, Tensor]:
         tensors = {}
@@ -111,6 +109,9 @@ class BlockLoader:
                     yield {key: value[batch[:1]] for key, value in tensors.items()}
 
 
-def _dtype(key: str) -> torch.dtype:
+def as_tensor(key: str, values: Any) -> Tensor:
+    """Registered columns as tensors ``(n_obs, n_columns)``, of the types that scvi-tools gives them."""
     codes = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)
-    return torch.int64 if key in codes else torch.float32
+    # a table of numbers and booleans is an array of objects
+    table = np.asarray(values, dtype=np.int64 if key in codes else np.float32)
+    return torch.from_numpy(table).reshape(len(table), -1)

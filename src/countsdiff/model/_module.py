@@ -16,6 +16,7 @@ from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.process import NoisedCounts, noise
 from countsdiff.core.schedule import Spacing, get_schedule
+from countsdiff.model._balance import precision, predicted_shape, share
 from countsdiff.model._data import KEYS
 from countsdiff.model._hide import hide
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
@@ -199,11 +200,11 @@ class CountsDiffModule(BaseModuleClass):
         context, levels, lost = cells.context, cells.levels, cells.counts.lost
         intensity = self.denoiser(cells.counts.x_t, levels.p, context)
         to_go = 1.0 - levels.p
-        weights = levels.weight * context.noised * self._precision()
+        weights = levels.weight * context.noised * share(self.denoiser)
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
-        bregman = (weights * bregman_loss(intensity.mean * to_go, lost)).sum(1) / per_cell
-        total: Tensor = bregman.sum() / n_cells
+        bregman = bregman_loss(intensity.mean * to_go, lost) * precision(self.denoiser, intensity, to_go)
+        total: Tensor = ((weights * bregman).sum(1) / per_cell).sum() / n_cells
         if intensity.shape is not None:
             likelihood = negative_binomial_loss(lost, intensity.shape, intensity.mean.detach() * to_go)
             total = total + ((weights * likelihood).sum(1) / per_cell).sum() / n_cells
@@ -212,7 +213,10 @@ class CountsDiffModule(BaseModuleClass):
     def imputation_loss(
         self, tensors: dict[str, Tensor], generator: torch.Generator, share_hidden: float | None = None
     ) -> Tensor:
-        """Poisson loss of the averaged weights at imputing every observed entry once, see :meth:`impute_folds`.
+        """Loss of the averaged weights at imputing every observed entry once, see :meth:`impute_folds`.
+
+        Poisson's, as in training; where there are several modalities, that of the predicted negative binomials, since
+        the strongest proteins would make up all of the other.
 
         The training loss is no guide to when to stop: it averages over cells of which little or nothing is known, where
         learning ends long before it does for the almost complete cells that users have.
@@ -223,9 +227,15 @@ class CountsDiffModule(BaseModuleClass):
             Mean loss per cell, shape ``(n_obs,)``.
         """
         counts, observed = self.observed(tensors)
-        total, precision = torch.zeros(len(counts), device=counts.device), self._precision()
+        total = torch.zeros(len(counts), device=counts.device)
         for intensity, hidden, _ in self.impute_folds(tensors, generator, share_hidden):
-            total = total + (precision * bregman_loss(intensity.mean, counts) * hidden).sum(1)
+            if self.denoiser.n_groups == 1:
+                losses = bregman_loss(intensity.mean, counts)
+            else:
+                losses = share(self.denoiser) * negative_binomial_loss(
+                    counts, predicted_shape(self.denoiser, intensity), intensity.mean
+                )
+            total = total + (losses * hidden).sum(1)
         return total / observed.sum(1).clamp(min=1)
 
     def impute_folds(
@@ -280,20 +290,6 @@ class CountsDiffModule(BaseModuleClass):
         """Multiply all predictions."""
         for denoiser in (self.denoiser, self.averaged.module):
             denoiser.level.mul_(factor)
-
-    def _precision(self) -> Tensor | float:
-        """Weight of every variable in the losses, where there are several modalities.
-
-        A Poisson loss takes the variance of a count for its mean. It is mean + mean² / dispersion, hundreds of times as
-        much for proteins: unweighted, the strongest would drown all others. After that modalities get equal shares, or
-        a dozen proteins would be lost among thousands of genes.
-        """
-        if self.denoiser.n_groups == 1:
-            return 1.0
-        mean, sizes = self.denoiser.mean, self.denoiser.group_sizes
-        # filled on the device: a tensor made of numbers of the host would have it wait, at every step
-        share = torch.cat([mean.new_full((size,), sum(sizes) / (len(sizes) * size)) for size in sizes])
-        return share / (1.0 + mean / self.denoiser.dispersion)
 
     def observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Counts, 0 where missing, and which are not missing; both ``(n_obs, n_vars)``."""

@@ -22,7 +22,8 @@ from countsdiff.model._base import CellModel
 from countsdiff.model._data import row_keys
 from countsdiff.model._hold_out import Entries, check_known, hold_out, scored_rows
 from countsdiff.model._missing import DENOISE, Task, resolve_missing
-from countsdiff.model._predict import Cells, Request
+from countsdiff.model._predict import Cells
+from countsdiff.model._request import Request
 from countsdiff.report import (
     FILLED,
     Findings,

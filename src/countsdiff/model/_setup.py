@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
@@ -12,20 +13,20 @@ from scvi.data.fields import (
     CategoricalJointObsField,
     LayerField,
     MuDataCategoricalJointObsField,
-    MuDataNumericalJointObsField,
     MuDataNumericalObsField,
-    NumericalJointObsField,
     NumericalObsField,
 )
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.counts import as_row_access, check_boolean, check_counts
-from countsdiff.layers import get_layer, require_columns
+from countsdiff.layers import become_actual, get_layer, require_columns
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import (
     KEYS,
     CategoryField,
     MuDataCategoryField,
+    MuDataNumbersField,
+    NumbersField,
     OptionalLayerField,
     check_covariates,
     covariate_columns,
@@ -77,10 +78,16 @@ class RegisteredModel(CellModel):
         if not isinstance(adata, AnnData):
             other = " (MuData is set up by setup_mudata)" if isinstance(adata, MuData) else ""
             raise TypeError(f"setup_anndata takes AnnData; got {type(adata).__name__}{other}.")
+        if adata.is_view:
+            become_actual(adata)
+        if pd.api.types.is_numeric_dtype(adata.var_names):
+            adata.var_names = adata.var_names.astype(str)  # as anndata does with those that it is made with
         cls._tell_apart(adata)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
+        if layer is not None and layer == missing_layer:
+            raise ValueError(f"layer and missing_layer are both {layer!r}: counts cannot be the marks of missing ones.")
         check_counts(adata, layer)
         transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
         if missing_layer is not None and not (transferring and missing_layer not in adata.layers):
@@ -92,7 +99,7 @@ class RegisteredModel(CellModel):
             CategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            NumbersField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
         ]
         if missing_layer is not None:
@@ -131,7 +138,7 @@ class RegisteredModel(CellModel):
         Raises
         ------
         ValueError
-            If a count is negative, infinite or not whole, or names repeat.
+            If a count is negative, infinite or not whole, names repeat, or there is no modality.
         KeyError
             If a modality, a layer or a column of ``mdata.obs`` does not exist.
 
@@ -154,6 +161,8 @@ class RegisteredModel(CellModel):
         cls._tell_apart(mdata)
         if not isinstance(layers, dict):  # names of modalities alone
             layers = dict.fromkeys(_as_list(layers) or mdata.mod)
+        if not layers:
+            raise ValueError(f"layers names no modality; there are {list(mdata.mod)}.")
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
@@ -164,7 +173,7 @@ class RegisteredModel(CellModel):
             MuDataCategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             MuDataCategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             MuDataCategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            MuDataNumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            MuDataNumbersField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             MuDataNumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
         ]
         checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)

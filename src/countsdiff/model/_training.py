@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 
+from countsdiff.arguments import check_whole
 from countsdiff.checkpoint import SafeCheckpoints, check_same_training
+from countsdiff.counts import check_counts
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import calibrate
 from countsdiff.model._callbacks import Checkpoints, KeepBest
+from countsdiff.model._loading import on_disk
 from countsdiff.model._modalities import join_tables
 from countsdiff.model._plan import CountsDiffTrainingPlan
 from countsdiff.model._steps import StepSplitter
@@ -98,7 +101,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         ValueError
             If a setting is out of range, the loss is not a number, or the checkpoint is of other data or settings.
         """
-        _check_arguments(max_steps, batch_size, share_hidden, validation_size, trainer_kwargs)
+        check_whole(0, seed=seed)
+        _check_arguments(max_steps, batch_size, lr, weight_decay, share_hidden, validation_size, trainer_kwargs)
         if self.adata is None:
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
         modalities = self._modalities()
@@ -106,6 +110,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             join_tables(self.adata, modalities, self._setup_args()["layers"])  # which may have been changed
         elif list(self.adata.var_names) != list(self.get_var_names()):
             raise ValueError("The genes of model.adata are not those it was made with; make a new model of these data.")
+        elif not on_disk(self.adata_manager):
+            check_counts(self.adata, self._layer())  # which may have been normalised since
         n_obs = self.adata.n_obs
         if lr is None:
             lr = 5e-4 if self.starts_from_reference_ else 2e-3
@@ -178,14 +184,17 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
 def _check_arguments(
     max_steps: int | None,
     batch_size: int,
+    lr: float | None,
+    weight_decay: float | None,
     share_hidden: float | None,
     validation_size: float,
     trainer_kwargs: Mapping[str, Any],
 ) -> None:
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_steps, the number of updates of the weights, is at least 1; got {max_steps}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is a number of cells; got {batch_size}.")
+    check_whole(1, batch_size=batch_size, **({} if max_steps is None else {"max_steps": max_steps}))
+    if lr is not None and not lr > 0.0:
+        raise ValueError(f"lr, the learning rate, is positive; got {lr}.")
+    if weight_decay is not None and not weight_decay >= 0.0:
+        raise ValueError(f"weight_decay is not negative; got {weight_decay}.")
     if share_hidden is not None and not 0.0 < share_hidden <= 1.0:
         raise ValueError(f"share_hidden is a share of the entries in (0, 1]; got {share_hidden}.")
     if not 0.0 <= validation_size < 1.0:

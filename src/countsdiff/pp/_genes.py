@@ -3,6 +3,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from countsdiff.layers import get_layer
+from countsdiff.matrix import to_dense
 
 
 def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -> NDArray[np.bool_]:
@@ -26,7 +27,7 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     Raises
     ------
     ValueError
-        If `n_genes` is not positive.
+        If `n_genes` is not positive, or there are more genes, none of which varies.
     KeyError
         If there is no such layer.
 
@@ -43,6 +44,8 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
     work = AnnData(counts.astype(np.float32))  # astype copies
+    if not to_dense(work.X.max(axis=0) != work.X.min(axis=0)).any():
+        raise ValueError("No gene varies from cell to cell, so that none can be chosen; take all of them.")
     sc.pp.normalize_total(work, target_sum=1e4)
     sc.pp.log1p(work)
     table = sc.pp.highly_variable_genes(work, n_top_genes=n_genes, inplace=False)

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import rankdata
 
-from countsdiff.layers import get_layer
-from countsdiff.matrix import to_dense
+from countsdiff.layers import check_key, check_not_read, get_layer
+from countsdiff.matrix import check_is_matrix, to_dense
 
 # the paper's blocks by the share they hide in all: shares of the cells, and of the genes hidden in them
 _BLOCKS = {
@@ -174,15 +174,18 @@ def mnar(
     Raises
     ------
     ValueError
-        If `share`, `kind` or `slack` is none of the above, `among` has another shape or is not boolean, or a count
-        that may be hidden is NaN.
+        If `share`, `kind` or `slack` is none of the above, `counts` is no matrix, `among` has another shape or is not
+        boolean, or a count that may be hidden is NaN.
     """
     check_share(share)
     if kind not in ("high", "low"):
         raise ValueError(f"kind is {kind!r}; it must be 'high' or 'low'")
     if not 0 <= slack <= 1:
         raise ValueError(f"slack is {slack}; it is a share of a gene's entries and must lie in [0, 1]")
+    check_is_matrix(counts=counts)
     counts = to_dense(counts)
+    if counts.ndim != 2:
+        raise ValueError(f"counts are a matrix, (n_obs, n_vars); got shape {counts.shape}")
     eligible = _eligible(among, counts.shape)
     if np.isnan(counts[eligible]).any():
         cell, gene = np.argwhere(np.isnan(counts) & eligible)[0]
@@ -241,7 +244,7 @@ def hide_entries(
     Raises
     ------
     ValueError
-        If `hidden` has another shape than `adata`, or is not boolean.
+        If `hidden` has another shape than `adata`, or is not boolean, or the marks would take the place of the counts.
     KeyError
         If there is no such layer.
 
@@ -252,6 +255,8 @@ def hide_entries(
     >>> bool(incomplete.layers["hidden"].nnz == hidden.sum())
     True
     """
+    check_key(key_added)
+    check_not_read([key_added], [layer])
     hidden = to_dense(hidden)
     if hidden.shape != adata.shape:
         raise ValueError(f"hidden has shape {hidden.shape}, but adata has shape {adata.shape}")

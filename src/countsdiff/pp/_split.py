@@ -17,7 +17,7 @@ def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[
     Parameters
     ----------
     counts
-        Non-negative integers of any dtype, shape ``(n_obs, n_vars)``, dense or CSR.
+        Non-negative whole numbers of any numeric dtype, shape ``(n_obs, n_vars)``, dense or CSR.
     share
         Probability of each molecule to be kept, in [0, 1].
     seed
@@ -35,7 +35,7 @@ def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[
     ValueError
         If `share` is not in [0, 1], or a value is not a non-negative integer.
     TypeError
-        If `counts` is sparse, but not CSR.
+        If `counts` is sparse, but not CSR, or boolean.
 
     References
     ----------
@@ -45,6 +45,9 @@ def molecular_split(counts: Any, share: float = 0.9, *, seed: int = 0) -> tuple[
     check_is_matrix(counts=counts)
     if not sparse.issparse(counts):
         counts = np.asarray(counts)
+    if counts.dtype == np.bool_:
+        raise TypeError("counts are boolean; make them numbers: counts.astype(int)")
+    if not sparse.issparse(counts):
         kept, held_out = np.zeros_like(counts), np.zeros_like(counts)
         positions = np.nonzero(counts)
         kept[positions], held_out[positions] = _split(counts[positions], share, seed)
