@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from countsdiff.core import CountLaw, Denoiser, Evidence, Intensity, bregman_loss, negative_binomial_loss, noise
-from countsdiff.core.denoiser import as_shift
 from countsdiff.nn.gene_mlp import GeneMLP
 
 MEAN = torch.tensor([0.5, 2.0, 10.0, 0.01])
@@ -265,23 +264,6 @@ def test_bounded_head_ends_where_its_entry_was_seen(make_context):
     mean = bounded(0.5)(x_t, at(1.0), make_context(1, 4)).mean
     alone = MEAN * (DISPERSION + x_t) / (DISPERSION + MEAN)
     torch.testing.assert_close(mean, alone * math.exp(3.0 * math.asinh(0.5 / 3.0)))
-
-
-def test_what_a_count_suggests_is_said_in_the_units_of_the_answer(make_context):
-    # a backbone that answers for a gene not seen what the count of another like it suggests gives it that one's rate
-    alike = torch.full((4,), 2.0)
-    known = torch.tensor([[True, False, False, False]])
-    for ceiling, head in ((math.inf, "gamma"), (12.0, "bounded")):
-        for count in (0.0, 3.0, 11.0):
-            context = make_context(1, 4, counts=torch.tensor([[count, 0.0, 0.0, 0.0]]), known=known)
-            backbone = Constant()
-            denoiser = Denoiser(backbone, alike, alike, head, ceiling=ceiling, size_factors=False)
-            denoiser(ZERO_COUNTS, at(0.0), context)
-            multiple = backbone.evidence.own_multiple()
-            assert torch.equal(multiple[0, 1:], torch.zeros(3))
-            backbone.shift.data = as_shift(multiple[0, 0])
-            mean = denoiser(ZERO_COUNTS, at(0.0), context).mean
-            torch.testing.assert_close(mean[0, 1:], torch.full((3,), 2.0 * (2.0 + count) / (2.0 + 2.0)))
 
 
 def test_bounded_head_has_gradients_everywhere(make_context):

@@ -49,6 +49,8 @@ def test_a_file_of_ones_own(tmp_path):
         ("n_steps: many", "n_steps is 'many'"),
         ("widths: 8", "widths is 8"),
         ("size: 0", "size must be at least 1"),
+        ("linear: true", "for the heads bounded and x0"),
+        ("{linear: true, head: x0, jump_scale: 0.5}", "leave out jump_scale"),
         ("a: [", "no YAML"),
     ],
 )

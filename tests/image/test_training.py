@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from countsdiff.image.data import Images
-from countsdiff.image.model import ImageDiffusion, channel_statistics
+from countsdiff.image.model import Difficulty, ImageDiffusion, channel_statistics, linear_estimate
 from countsdiff.image.pixel_model import PixelModel
 from countsdiff.image.training import _StepImages, train
+from countsdiff.model_files import ModelFileError
 
 
 def weights(model: PixelModel) -> dict[str, torch.Tensor]:
@@ -21,8 +22,9 @@ def module(tiny, images):
     return ImageDiffusion(tiny, images.shape, [2], *channel_statistics(images))
 
 
-def test_a_resumed_training_equals_one_that_was_not_interrupted(tiny, images, tmp_path):
-    config = tiny.with_options(dropout=0.3)
+@pytest.mark.parametrize("start", [{"dropout": 0.3}, {"linear": True, "balanced": True}])
+def test_a_resumed_training_equals_one_that_was_not_interrupted(tiny, images, tmp_path, start):
+    config = tiny.with_options(**start)
     whole = train(images, config, tmp_path / "whole", seed=3, accelerator="cpu")
     slices = 0
     while (model := train(images, config, tmp_path / "cut", seed=3, accelerator="cpu", max_minutes=0.0)) is None:
@@ -88,6 +90,68 @@ def test_channel_statistics_are_moments(images):
     values = images.pixels.astype(np.float64).transpose(1, 0, 2, 3).reshape(3, -1)
     np.testing.assert_allclose(mean, values.mean(1), rtol=1e-6)
     np.testing.assert_allclose(mean + mean**2 / dispersion, values.var(1), rtol=1e-5)
+
+
+def test_a_linear_estimate_is_of_images_and_their_mirror_images(tiny, images):
+    assert linear_estimate(images, tiny) is None
+    estimate = linear_estimate(images, tiny.with_options(linear=True))
+    both = np.concatenate([images.pixels, images.pixels[..., ::-1]]).reshape(80, -1)
+    np.testing.assert_allclose(estimate.mean, both.mean(0), rtol=1e-5)
+    alone = linear_estimate(images, tiny.with_options(linear=True, flip=False))
+    np.testing.assert_allclose(alone.mean, images.pixels.reshape(40, -1).mean(0), rtol=1e-5)
+
+
+def test_a_model_that_starts_from_a_linear_estimate(tiny, images, tmp_path):
+    config = tiny.with_options(linear=True, n_steps=4, save_every=4)
+    model = train(images, config, tmp_path, accelerator="cpu")
+    assert not (weights(model)["backbone.log_mean.weight"] == 0).all()
+    again = PixelModel.load(tmp_path)
+    hidden = np.random.default_rng(0).random((5, 8, 8)) < 0.5
+    for output in ("mean", "sample"):
+        filled = (m.inpaint(images.pixels[:5], hidden, output=output, batch_size=5) for m in (model, again))
+        np.testing.assert_array_equal(*filled)
+    # two kinds of images, 160 apart: half of the pixels tell which it is
+    everywhere = np.broadcast_to(hidden[:, None], images.pixels[:5].shape)
+    error = (model.inpaint(images.pixels[:5], hidden, batch_size=5) - images.pixels[:5].astype(float))[everywhere]
+    assert np.sqrt(np.square(error).mean()) < 40
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["config"]["linear"] = False
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelFileError, match="such as 'estimate"):
+        PixelModel.load(tmp_path)
+
+
+def test_difficulty_learns_the_loss_that_is_to_be_expected():
+    torch.manual_seed(0)
+    difficulty, generator = Difficulty(), torch.Generator().manual_seed(0)
+    optimiser = torch.optim.Adam(difficulty.parameters(), lr=5e-3)
+    p, known = torch.tensor([[0.0], [0.0], [0.5]]), torch.tensor([[False, False], [False, True], [False, False]])
+    assert torch.equal(difficulty(p, known), torch.zeros(3))
+    mean = torch.tensor([16.0, 4.0, 0.5])
+    for _ in range(600):
+        losses = mean * torch.rand(20, 3, generator=generator) * 2.0
+        expected = difficulty(p, known)
+        optimiser.zero_grad()
+        (losses * torch.exp(-expected) + expected).mean().backward()
+        optimiser.step()
+    torch.testing.assert_close(difficulty(p, known).exp().detach(), mean, rtol=0.1, atol=0.0)
+
+
+def test_balanced_images_count_by_what_was_to_be_expected(tiny, images):
+    batch = torch.from_numpy(images.pixels), torch.from_numpy(images.codes)
+
+    def loss(config, log_expected=0.0):
+        torch.manual_seed(0)
+        module = ImageDiffusion(config, images.shape, [2], *channel_statistics(images))
+        if config.balanced:
+            torch.nn.init.constant_(module.difficulty.layers[-1].bias, log_expected)
+            groups = module.configure_optimizers()["optimizer"].param_groups
+            assert [group["initial_lr"] for group in groups] == [config.lr, 5 * config.lr]
+        return float(module.loss(batch, torch.Generator().manual_seed(0)))
+
+    plain, balanced = loss(tiny), loss(tiny.with_options(balanced=True))
+    assert balanced == pytest.approx(plain)
+    assert loss(tiny.with_options(balanced=True), 2.0) == pytest.approx(plain * np.exp(-2.0) + 2.0, rel=1e-5)
 
 
 def test_learning_rate_warms_up_and_decays(tiny, images, module):

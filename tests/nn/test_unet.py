@@ -1,4 +1,3 @@
-import math
 import sys
 from dataclasses import replace
 
@@ -35,57 +34,11 @@ def evidence(make_evidence) -> Evidence:
     return replace(evidence, log_ratio=0.3 * evidence.log_ratio, summary=torch.cat([p, evidence.summary[:, 1:]], dim=1))
 
 
-def test_it_has_nothing_to_add_at_the_start_where_nothing_is_seen(evidence):
+def test_it_has_nothing_to_add_at_the_start(evidence):
     network = untrained()
     assert isinstance(network, Backbone)
-    for output in network(replace(evidence, exposure=torch.zeros(4, N_VARS))):
+    for output in network(evidence):
         assert torch.equal(output, torch.zeros(4, N_VARS))
-
-
-def test_it_starts_from_the_average_of_what_is_seen_around():
-    # two pixels of one channel are seen, beside each other; below them one that is not
-    denoiser = Denoiser(
-        untrained().eval(),
-        torch.full((N_VARS,), 100.0),
-        torch.full((N_VARS,), 4.0),
-        "bounded",
-        ceiling=255.0,
-        size_factors=False,
-    )
-    counts = torch.zeros(1, N_VARS)
-    known = torch.zeros(1, *SHAPE, dtype=torch.bool)
-    known[0, 1, 3, 3:5] = True
-    counts.view(1, *SHAPE)[0, 1, 3, 3:5] = torch.tensor([200.0, 50.0])
-    known = known.flatten(1)
-    context = Context(counts, known, ~known, torch.full((1, 2), -1), torch.full((1, 1), torch.nan))
-    mean = denoiser(torch.zeros(1, N_VARS), torch.zeros(1, 1), context).mean.detach().view(SHAPE)
-
-    def odds(rate):
-        return rate / (255 - rate)
-
-    multiples = [odds(100 * (4 + c) / (4 + 100)) / odds(100) for c in (200, 50)]
-    weights = [math.exp(-0.5), math.exp(-1.0), math.exp(-4.0)]  # one below, one below and aside, none
-    log = (weights[0] * math.log(multiples[0]) + weights[1] * math.log(multiples[1])) / sum(weights)
-    assert float(mean[1, 4, 3]) == pytest.approx(255 / (1 + 1 / (math.exp(log) * odds(100))), rel=1e-5)
-    assert mean[1, 7, 7] == pytest.approx(100)  # too far
-    assert mean[0, 4, 3] == pytest.approx(100)  # another channel
-
-
-def test_weights_of_either_sign_go_on_where_pixels_rise():
-    around = untrained().around
-    values = torch.arange(8.0).expand(1, 3, 8, 8)  # rising from left to right
-    known, h = torch.ones(1, 3, 8, 8), torch.zeros(1, SIZE["widths"][0], 8, 8)
-    known[..., 6:] = 0.0
-    with torch.no_grad():
-        around.start.fill_(-100.0)
-        around.start[:, :, [10, 11]] = 0.0  # the two pixels to the left, alone
-        average = around(h, values, known)
-        # 2 (right − mean) − 2 (left − mean) is what two more steps add
-        around.tilt.bias.view(3, 25)[:, 11] = 1.5
-        around.tilt.bias.view(3, 25)[:, 10] = -1.5
-        suggested = around(h, values, known)
-    assert average[0, 0, 4, 6] == pytest.approx(4.5)  # of 4 and 5
-    assert suggested[0, 0, 4, 6] == pytest.approx(4.5 + 1.5)
 
 
 def test_a_row_does_not_depend_on_the_others(network, evidence):
@@ -100,7 +53,6 @@ def test_pixels_lie_where_their_columns_say(network, evidence):
         network.unet = Identity()
         network.log_mean.weight.zero_()
         network.log_mean.weight[:, :3, 0, 0] = torch.eye(3)
-        network.around.start[:, :, :-1] = -100.0  # nothing around counts
     mean, _ = network(evidence)
     torch.testing.assert_close(mean, torch.expm1(evidence.log_ratio))
 
@@ -126,6 +78,13 @@ def test_time_is_not_rounded(network, evidence):
     first, second = (network(replace(evidence, summary=s))[0] for s in (close, closer))
     assert round(float(noise_time(close[0, 0]))) == round(float(noise_time(closer[0, 0])))
     assert bool((first != second).any(1).all())
+
+
+def test_an_estimate_is_one_more_input(evidence):
+    network = untrained(estimate=True).eval()
+    nn.init.normal_(network.log_mean.weight, std=0.5)
+    first, second = (network(replace(evidence, estimate=scale * evidence.base))[0] for scale in (1.0, 1.5))
+    assert bool(((first - second).abs().amax(1) > 1e-4).all())
 
 
 @pytest.mark.parametrize("unknown", ["categories", "continuous"])

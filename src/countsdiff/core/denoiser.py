@@ -96,8 +96,9 @@ class Evidence:
         Covariates, as in :class:`Context`.
     base
         Base rate, which the backbone's first output moves; shape ``(n_obs, n_vars)``.
-    ceiling
-        Largest count there can be, infinite for cells.
+    estimate
+        Intensities by the denoiser's estimate from all that was seen, in place of what an entry's own count makes of
+        the base rate; None where it has none.
     """
 
     log_ratio: Tensor
@@ -106,15 +107,7 @@ class Evidence:
     categories: Tensor
     continuous: Tensor
     base: Tensor
-    ceiling: float = math.inf
-
-    def own_multiple(self) -> Tensor:
-        """Log of the multiple of the base rate, or of its odds below a ceiling, that an entry's own count suggests."""
-        if math.isinf(self.ceiling):
-            return self.log_ratio
-        half = 0.5 / self.ceiling  # a count, so that odds are finite
-        share = self.base / self.ceiling
-        return torch.logit(share * torch.exp(self.log_ratio), half) - torch.logit(share, half)
+    estimate: Tensor | None = None
 
 
 @runtime_checkable
@@ -154,11 +147,14 @@ class Denoiser(nn.Module):
         Largest count there can be, such as 255 for pixels; the ``"bounded"`` head needs one.
     size_factors
         Whether observations differ in depth, so that a size factor is estimated for each of them. Images do not.
+    estimate
+        Module that makes intensities of counts and exposures, both ``(n_obs, n_vars)``, from which the heads x0 and
+        bounded start instead, such as :class:`~countsdiff.nn.LinearEstimate`.
 
     Raises
     ------
     ValueError
-        If the head is unknown, or bounded without a finite ceiling.
+        If the head is unknown, bounded without a finite ceiling, or none that starts from an estimate.
     """
 
     group: Tensor
@@ -180,16 +176,20 @@ class Denoiser(nn.Module):
         *,
         ceiling: float = math.inf,
         size_factors: bool = True,
+        estimate: nn.Module | None = None,
     ):
         super().__init__()
         if head not in get_args(HeadName):
             raise ValueError(f"Unknown head {head!r}; choose 'gamma', 'rate', 'x0' or 'bounded'.")
         if head == "bounded" and not math.isfinite(ceiling):
             raise ValueError("The head 'bounded' needs the largest count there can be; give a finite ceiling.")
+        if estimate is not None and head not in ("bounded", "x0"):
+            raise ValueError(f"The head {head!r} does not start from an estimate; choose 'bounded' or 'x0'.")
         self.backbone = backbone
         self.head = head
         self.ceiling = ceiling
         self.size_factors = size_factors
+        self.estimate = estimate
         self.group_sizes = list(group_sizes or [len(mean)])
         self.n_groups = len(self.group_sizes)
         group = torch.arange(self.n_groups).repeat_interleave(torch.as_tensor(self.group_sizes), output_size=len(mean))
@@ -243,11 +243,13 @@ class Denoiser(nn.Module):
             return Intensity(mean=self._steady(p) * mean, shape=shape + counts)
         if self.head == "rate":
             return Intensity(mean=self._steady(p) * base * F.softplus(shift + _SOFTPLUS_ONE))
-        alone = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
+        start = evidence.estimate
+        if start is None:  # by conjugacy, from the entry alone
+            start = base * (self.dispersion + counts) / (self.dispersion + evidence.exposure * base)
         if self.head == "bounded":
-            return Intensity(mean=self._steady(p) * _within(alone, multiplier(shift), self.ceiling - x_t, 1.0 - p))
+            return Intensity(mean=self._steady(p) * _within(start, multiplier(shift), self.ceiling - x_t, 1.0 - p))
         # not a softplus of x̂_0 itself: it would be clipped at x_t, and have no gradient where it is below
-        return Intensity(mean=self._steady(p) * alone * F.softplus(shift + _SOFTPLUS_ONE))
+        return Intensity(mean=self._steady(p) * start * F.softplus(shift + _SOFTPLUS_ONE))
 
     def base_rate(self, x_t: Tensor, p: Tensor, context: Context) -> Tensor:
         """Variables' means × size factors: what an untrained network predicts, shape ``(n_obs, n_vars)``."""
@@ -276,7 +278,8 @@ class Denoiser(nn.Module):
         # the level was fitted to imputation, p = 0; towards p = 1 the entries' own counts take its place
         base = self.level ** (1.0 - p) * size * self.mean
         covariates = (context.categories, context.continuous)
-        return counts, Evidence(log_ratio, exposure, summary, *covariates, base, self.ceiling)
+        estimate = None if self.estimate is None else self.estimate(counts, exposure)
+        return counts, Evidence(log_ratio, exposure, summary, *covariates, base, estimate)
 
     def _by_group(self, values: Tensor) -> Tensor:
         """Sums over the variables of each group, shape ``(n_obs, n_groups)``."""

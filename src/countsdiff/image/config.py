@@ -33,11 +33,19 @@ class ImageConfig:
         :class:`~countsdiff.core.TimeSampler`.
     jump_scale
         ζ of JUMP: pixels are replaced by counts drawn from Poisson(ζ pixel). None: pixels are the counts.
+    linear
+        Whether the network starts from the best linear estimate of all pixels, see
+        :class:`~countsdiff.nn.LinearEstimate`: for few steps of training, and few pixels.
     share_generated
         Share of training images of which nothing is known. Of the others a share of the pixels, or a block, is hidden.
     share_empty, share_one_pass
         Shares of training images at p = 0, among those of which nothing is known and among the others: where every path
         begins, and where expected intensities are filled in with one pass.
+    balanced
+        Whether images count in inverse proportion to the loss that is to be expected at their noise level and share of
+        known pixels: where next to nothing is seen it is forty times as large, and its noise drowns the rest. A small
+        network learns what is to be expected on the side (Kendall et al. 2018, arXiv 1705.07115; Karras et al. 2024,
+        arXiv 2312.02696).
     widths, depth, attention, dropout, n_groups
         See :class:`~countsdiff.nn.UNet`.
     n_steps, batch_size, lr, warmup
@@ -68,9 +76,11 @@ class ImageConfig:
     weight: str = "paper"
     spacing: Spacing = "t"
     jump_scale: float | None = None
+    linear: bool = False
     share_generated: float = 1.0
     share_empty: float = 0.0
     share_one_pass: float = 0.0
+    balanced: bool = False
     widths: tuple[int, ...] = (128, 256, 256, 256)
     depth: int = 2
     attention: tuple[int, ...] = (2,)
@@ -96,6 +106,8 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.head == "gamma":
             raise ValueError("Births of the head 'gamma' are more spread than pixels are; choose bounded, rate or x0.")
+        if self.linear and (self.head == "rate" or self.jump_scale is not None):
+            raise ValueError("A linear estimate is of pixels, and for the heads bounded and x0: leave out jump_scale.")
         if self.size is not None and self.size < 1:
             raise ValueError(f"size must be at least 1; got {self.size}.")
         for name in ("n_steps", "batch_size", "sample_steps", "save_every"):

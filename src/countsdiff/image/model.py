@@ -1,6 +1,7 @@
 """The Lightning module between minibatches of pixels and the core."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from countsdiff.core.denoiser import Context, Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
@@ -19,7 +20,8 @@ from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST, Images, flip
 from countsdiff.image.hide import hide_pixels
-from countsdiff.nn import UNet
+from countsdiff.nn import LinearEstimate, UNet
+from countsdiff.nn.embed import zeroed
 
 Batch = tuple[Tensor, Tensor]
 """Pixels, uint8 ``(n_obs, n_channels, height, width)``, and codes of the covariates."""
@@ -41,6 +43,8 @@ class ImageDiffusion(pl.LightningModule):
         Number of categories of each covariate; empty for a model without.
     mean, dispersion
         Mean intensity and gamma shape of every channel, see :func:`channel_statistics`.
+    estimate
+        Linear estimate to start from, if the settings ask for one, see :func:`linear_estimate`.
     seed
         Seed of all that is drawn in training.
     """
@@ -52,12 +56,14 @@ class ImageDiffusion(pl.LightningModule):
         n_categories: Sequence[int],
         mean: Tensor,
         dispersion: Tensor,
+        estimate: LinearEstimate | None = None,
         seed: int = 0,
     ):
         super().__init__()
         self.config, self.seed = config, seed
-        self.denoiser = build_denoiser(config, shape, n_categories, mean, dispersion)
+        self.denoiser = build_denoiser(config, shape, n_categories, mean, dispersion, estimate)
         self.averaged = ExponentialMovingAverage(self.denoiser, config.ema_decay)
+        self.difficulty = Difficulty() if config.balanced else None
         self.times = TimeSampler(get_schedule(config.schedule), config.weight, config.spacing, config.share_empty)
         self.times_known = replace(self.times, share_empty=config.share_one_pass)
 
@@ -74,7 +80,10 @@ class ImageDiffusion(pl.LightningModule):
         return self.loss(batch, torch.Generator(self.device).manual_seed(of_noise))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Hide pixels, thin them, and score the denoiser: mean weighted Bregman divergence per hidden entry."""
+        """Hide pixels, thin them, and score the denoiser: mean weighted Bregman divergence per hidden entry.
+
+        If images are balanced, that is divided by what was to be expected, whose logarithm is added.
+        """
         pixels, codes = batch
         if self.config.flip:
             pixels = flip(pixels, generator)
@@ -94,8 +103,11 @@ class ImageDiffusion(pl.LightningModule):
         lost = noised.lost
         # less its least value, which no weight of the network touches: what is left is small and goes to zero
         divergence = bregman_loss(intensity.mean * (1.0 - levels.p), lost) - (lost - torch.xlogy(lost, lost))
-        losses = levels.weight * hidden * divergence
-        return (losses.sum(1) / hidden.sum(1)).mean()
+        losses = (levels.weight * hidden * divergence).sum(1) / hidden.sum(1)
+        if self.difficulty is not None:
+            expected = self.difficulty(levels.p, context.known)
+            losses = losses * torch.exp(-expected) + expected
+        return losses.mean()
 
     def _levels(self, generated: Tensor, generator: torch.Generator) -> NoiseLevels:
         """Noise levels of images that are generated, and of those that are filled in, mostly in one pass."""
@@ -115,7 +127,11 @@ class ImageDiffusion(pl.LightningModule):
         """Adam, warmed up; then a steady learning rate, or half a cosine down to zero."""
         config = self.config
         # not fused: that pairs weights with channels last with restored moments, whose channels come first, as they lie
-        optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr)
+        groups: list[dict[str, Any]] = [{"params": self.denoiser.parameters()}]
+        if self.difficulty is not None:
+            # first: until it knows, images do not count alike
+            groups.append({"params": self.difficulty.parameters(), "lr": 5.0 * config.lr})
+        optimiser = torch.optim.Adam(groups, lr=config.lr)
 
         def factor(step: int) -> float:
             if step < config.warmup:
@@ -128,8 +144,34 @@ class ImageDiffusion(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Difficulty(nn.Module):
+    """Logarithm of the loss to be expected of an image, by its noise level and the share of its pixels that is known.
+
+    With losses ℓ e^−u + u it is the u that makes them smallest, and each of them is about 1 + u: gradients of images
+    that little is known of, and of those almost complete, are then of one size.
+    """
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), zeroed(nn.Linear(width, 1))
+        )
+
+    def forward(self, p: Tensor, known: Tensor) -> Tensor:
+        """Expected log loss, shape ``(n_obs,)``, of survival probabilities ``(n_obs, 1)`` and known entries."""
+        noise_level = torch.asin(p.sqrt()) * (2.0 / math.pi)
+        seen = torch.cat([noise_level, known.to(p.dtype).mean(1, keepdim=True)], dim=1)
+        expected: Tensor = self.layers(seen).squeeze(1)
+        return expected
+
+
 def build_denoiser(
-    config: ImageConfig, shape: tuple[int, int, int], n_categories: Sequence[int], mean: Tensor, dispersion: Tensor
+    config: ImageConfig,
+    shape: tuple[int, int, int],
+    n_categories: Sequence[int],
+    mean: Tensor,
+    dispersion: Tensor,
+    estimate: LinearEstimate | None = None,
 ) -> Denoiser:
     """Build the denoiser of a configuration; `mean` and `dispersion` are those of the channels."""
     network = UNet(
@@ -140,6 +182,7 @@ def build_denoiser(
         attention=config.attention,
         dropout=config.dropout,
         n_groups=config.n_groups,
+        estimate=estimate is not None,
     )
     area = shape[1] * shape[2]
     scale, ceiling = (1.0, LARGEST) if config.jump_scale is None else (config.jump_scale, float("inf"))
@@ -150,6 +193,7 @@ def build_denoiser(
         config.head,
         ceiling=ceiling,
         size_factors=False,
+        estimate=estimate,
     )
 
 
@@ -166,6 +210,21 @@ def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
     mean = mean.clip(min=0.1)
     dispersion = (mean**2 / (variance - mean).clip(min=1e-6)).clip(0.05, 20.0)
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(dispersion, dtype=torch.float32)
+
+
+def linear_estimate(images: Images, config: ImageConfig) -> LinearEstimate | None:
+    """Means and covariances of the pixels of training images, if the settings of a model ask for them."""
+    if not config.linear:
+        return None
+
+    def blocks() -> Iterator[Tensor]:
+        for start in range(0, len(images), 1024):
+            pixels = torch.from_numpy(images.pixels[start : start + 1024])
+            yield pixels.flatten(1)
+            if config.flip:
+                yield pixels.flip(3).flatten(1)
+
+    return LinearEstimate.fit(blocks())
 
 
 def to_counts(pixels: Tensor, jump_scale: float | None, generator: torch.Generator | None = None) -> Tensor:

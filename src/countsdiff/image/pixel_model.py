@@ -1,6 +1,7 @@
 """A trained model of images: it generates, fills in and denoises."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST
 from countsdiff.image.model import build_denoiser
 from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
+from countsdiff.nn import LinearEstimate
 
 Pixels = NDArray[np.uint8]
 Output = Literal["mean", "sample"]
@@ -73,8 +75,10 @@ class PixelModel:
             record = json.loads((folder / _CONFIG).read_text())
             config, shape = ImageConfig.from_dict(record["config"]), tuple(record["shape"])
             categories = tuple(map(tuple, record["categories"]))
-            ones = torch.ones(shape[0])
-            denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones)
+            ones, estimate = torch.ones(shape[0]), None  # until they are loaded
+            if config.linear:
+                estimate = LinearEstimate.unfitted(math.prod(shape))
+            denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones, estimate)
         state = read_weights(folder / _WEIGHTS)
         check_weights(state, denoiser, folder / _WEIGHTS)
         denoiser.load_state_dict(state)

@@ -17,7 +17,7 @@ from countsdiff.checkpoint import SafeCheckpoints, check_same_training
 from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images
-from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics
+from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics, linear_estimate
 from countsdiff.image.pixel_model import PixelModel
 
 _CHECKPOINT, _RUN = "last.ckpt", "run.json"
@@ -74,9 +74,8 @@ def train(
         # the averaged copy is meant to stay in evaluation mode, and the data go by the number of the step
         warnings.filterwarnings("ignore", message="Found .* in eval mode|You're resuming from a checkpoint that ended")
         torch.manual_seed(seed)
-        module = ImageDiffusion(
-            config, images.shape, [len(names) for names in categories], *channel_statistics(images), seed=seed
-        )
+        statistics = (*channel_statistics(images), linear_estimate(images, config))
+        module = ImageDiffusion(config, images.shape, [len(names) for names in categories], *statistics, seed=seed)
         checkpoint = folder / _CHECKPOINT if (folder / _CHECKPOINT).is_file() else None
         trainer = pl.Trainer(
             max_steps=config.n_steps,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from countsdiff.nn.embed import CovariateEmbedding
 from countsdiff.nn.gene_mlp import GeneMLP
 from countsdiff.nn.gene_transformer import GeneTransformer
+from countsdiff.nn.linear import LinearEstimate
 from countsdiff.nn.unet import UNet
 
 BackboneName = Literal["mlp", "transformer"]
@@ -76,4 +77,4 @@ def adopted_state(backbone: nn.Module, reference: nn.Module, origins: Sequence[i
     return adopted
 
 
-__all__ = ["BackboneName", "GeneMLP", "GeneTransformer", "UNet", "adopted_state", "get_backbone"]
+__all__ = ["BackboneName", "GeneMLP", "GeneTransformer", "LinearEstimate", "UNet", "adopted_state", "get_backbone"]

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from countsdiff.core.denoiser import Evidence, as_shift
+from countsdiff.core.denoiser import Evidence
 from countsdiff.nn.embed import CovariateEmbedding, zeroed
 
 _LONGEST = 1000.0  # time that the sinusoids of the U-Net resolve
@@ -17,7 +16,6 @@ class UNet(nn.Module):
     """U-Net over images whose pixels are the variables: channels first, then rows, then columns.
 
     Of every pixel it sees what the other backbones see of a gene: how far it departs from expectation, and exposure.
-    Its first output corrects an average of what the known pixels around suggest, whose weights it chooses.
     The noise level enters as the angle arcsin √p, on which the noise of a binomial has about the same spread
     everywhere; it is not rounded to one of a thousand times. Covariates are added to its embedding. Weights and images
     are kept with channels last.
@@ -40,6 +38,8 @@ class UNet(nn.Module):
         Share of hidden units dropped in training.
     n_groups
         Groups of the group normalisation, a divisor of all widths.
+    estimate
+        Whether the denoiser has an estimate of its own, which is one more input then.
 
     Raises
     ------
@@ -60,6 +60,7 @@ class UNet(nn.Module):
         attention: Sequence[int] = (2,),
         dropout: float = 0.1,
         n_groups: int = 32,
+        estimate: bool = False,
     ):
         super().__init__()
         try:
@@ -81,7 +82,7 @@ class UNet(nn.Module):
         )
         self.unet = UNet2DModel(
             sample_size=(sides[0], sides[1]),
-            in_channels=2 * n_channels,
+            in_channels=(3 if estimate else 2) * n_channels,
             out_channels=widths[0],
             block_out_channels=tuple(widths),
             layers_per_block=depth,
@@ -93,7 +94,6 @@ class UNet(nn.Module):
             class_embed_type="identity",
             add_attention=any(kinds),
         )
-        self.around = _Around(widths[0], n_channels)
         self.log_mean = zeroed(nn.Conv2d(widths[0], n_channels, 1))
         self.log_shape = zeroed(nn.Conv2d(widths[0], n_channels, 1))
         for parameter in self.parameters():
@@ -104,55 +104,15 @@ class UNet(nn.Module):
         """See :class:`countsdiff.core.denoiser.Backbone`."""
         n_obs = len(evidence.log_ratio)
         # what neighbours have to say is their average, of ratios rather than of their logarithms
-        channels = (torch.expm1(evidence.log_ratio), evidence.exposure)
+        channels = [torch.expm1(evidence.log_ratio), evidence.exposure]
+        if evidence.estimate is not None:
+            channels.append(evidence.estimate / evidence.base - 1.0)
         seen = torch.cat([v.view(n_obs, *self.shape) for v in channels], dim=1)
         seen = seen.contiguous(memory_format=torch.channels_last)
         features = self.covariates(evidence.categories, evidence.continuous)
         condition = self.condition(torch.cat([evidence.summary[:, 1:], features], dim=1))
         (h,) = self.unet(seen, noise_time(evidence.summary[:, 0]), class_labels=condition, return_dict=False)
-        multiple, exposure = (v.view(n_obs, *self.shape) for v in (evidence.own_multiple(), evidence.exposure))
-        # not of noised pixels: what they say of each other, paths that generate would only repeat to themselves
-        suggested = self.around(h, multiple, (exposure == 1.0).to(exposure.dtype))
-        # the more of its own count a pixel shows, the less its neighbours have to say
-        shift = self.log_mean(h) + as_shift((1.0 - exposure) * suggested)
-        return shift.flatten(1), self.log_shape(h.detach()).flatten(1)
-
-
-class _Around(nn.Module):
-    """Average over the known pixels around each pixel, with weights from the features of the pixel in the middle.
-
-    A value of 0 has a weight, too, so that the average is 0 where nothing is known. Weights start as a bell, which
-    interpolates between known pixels before anything is learnt. An average stays within the values averaged; a sum of
-    deviations from it, with weights of either sign, can extrapolate where pixels rise or fall.
-    """
-
-    def __init__(self, width: int, n_channels: int, reach: int = 2):
-        super().__init__()
-        self.reach = reach
-        place = torch.arange(-reach, reach + 1)
-        bell = -0.5 * (place**2 + place.unsqueeze(1) ** 2).flatten().to(torch.float32)
-        self.log_weights = zeroed(nn.Conv2d(width, n_channels * (len(bell) + 1), 1))
-        self.tilt = zeroed(nn.Conv2d(width, n_channels * len(bell), 1))
-        self.register_buffer("start", torch.cat([bell, bell[:1]]).view(1, 1, -1, 1, 1), persistent=False)
-
-    start: Tensor
-
-    def forward(self, h: Tensor, values: Tensor, known: Tensor) -> Tensor:
-        """What the `values` that are `known` (1, else 0) suggest, shape ``(n_obs, n_channels, height, width)``."""
-        n_obs, n_channels, *sides = values.shape
-
-        def neighbours(v: Tensor) -> Tensor:
-            patches = F.unfold(v, 2 * self.reach + 1, padding=self.reach)
-            return patches.view(n_obs, n_channels, -1, *sides)
-
-        log_weights = self.log_weights(h).float().view(n_obs, n_channels, -1, *sides) + self.start
-        of_pixels, of_none = log_weights.softmax(2).split([self.start.shape[2] - 1, 1], dim=2)
-        known, values = neighbours(known), neighbours(values)
-        weights = of_pixels * known
-        average = (weights * values).sum(2) / (weights.sum(2) + of_none.squeeze(2))
-        tilt = self.tilt(h).float().view(n_obs, n_channels, -1, *sides) * known
-        suggested: Tensor = average + (tilt * values).sum(2) - tilt.sum(2) * average
-        return suggested
+        return self.log_mean(h).flatten(1), self.log_shape(h.detach()).flatten(1)
 
 
 def noise_time(p: Tensor) -> Tensor:
