@@ -9,6 +9,9 @@ With --gaussian a Gaussian diffusion of the same network and training, trained f
 Needs scikit-image (extra dev) for the biharmonic equation. Images of the picture are generated ones only.
 """
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -21,6 +24,7 @@ from countsdiff.image.config import get_config
 from countsdiff.image.evaluate import resnet_frechet_distance
 from countsdiff.image.grid import save_grid
 from countsdiff.image.hide import central_block, scattered
+from countsdiff.image.pixel_model import PixelModel
 from countsdiff.image.resnet import CifarResNet
 
 SEED, N_FILLED, SHOWN, COLUMNS = 0, 300, 72, 12
@@ -48,6 +52,14 @@ def rmse(answer: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> float:
     return float(np.sqrt(np.square(answer.astype(float) - truth)[entries].mean()))
 
 
+def untrained(model: PixelModel) -> PixelModel:
+    """The same model before it was trained, which answers with its linear estimate."""
+    start = replace(model, denoiser=copy.deepcopy(model.denoiser))
+    for parameter in start.denoiser.backbone.log_mean.parameters():
+        torch.nn.init.zeros_(parameter)
+    return start
+
+
 def fill(model, gaussian, train, test) -> pd.DataFrame:
     """Errors of filling in, by what is hidden."""
     pixels, sides = test.pixels[:N_FILLED], test.shape[1:]
@@ -60,6 +72,7 @@ def fill(model, gaussian, train, test) -> pd.DataFrame:
         answers = {
             "pixel mean": np.broadcast_to(train.pixels.mean(0), pixels.shape),
             "biharmonic": biharmonic(pixels, hidden),
+            "linear estimate alone": untrained(model).inpaint(pixels, hidden, guidance=1.0),
             "countsdiff": model.inpaint(pixels, hidden, guidance=1.0),
             "countsdiff, told the class": model.inpaint(pixels, hidden, codes=codes, guidance=1.0),
         }
@@ -98,10 +111,14 @@ def main() -> None:
         if gaussian is not None:
             gaussian.train(clock)
         drawn = {}
-        for attrition in (0.0, 0.05):
-            where = folder / f"samples attrition {attrition:g}"
-            drawn[f"countsdiff, attrition {attrition:g}"] = sampled(
-                model, where, arguments.n, test.codes, clock, arguments.batch_size, attrition=attrition
+        for name, drawing, attrition in (
+            ("linear estimate alone, attrition 0", untrained(model), 0.0),
+            ("countsdiff, attrition 0", model, 0.0),
+            ("countsdiff, attrition 0.05", model, 0.05),
+        ):
+            where = folder / f"samples of {name}"
+            drawn[name] = sampled(
+                drawing, where, arguments.n, test.codes, clock, arguments.batch_size, attrition=attrition
             )
     except OutOfTime:
         print("The slice is over; start again to go on.")
@@ -119,7 +136,8 @@ def main() -> None:
         print(distances[-1], flush=True)
     order = np.argsort(test.codes[:SHOWN, 0], kind="stable")
     for name, images in drawn.items():
-        save_grid(images[:SHOWN][order], RESULTS / f"small_{name.split()[-1]}.png", COLUMNS, zoom=3)
+        file = f"small_{'linear' if name.startswith('linear') else name.split()[-1]}.png"
+        save_grid(images[:SHOWN][order], RESULTS / file, COLUMNS, zoom=3)
     tables = {"small_distances": pd.DataFrame(distances), "small_filled": fill(model, gaussian, train, test)}
     tables["small_restored"] = restore(model, test)
     for name, table in tables.items():

@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
     int
         0 on success; 2 if the input is bad, after one sentence on standard error. Anything unforeseen propagates.
     """
-    # threads that wait for each other asleep: busy waiting makes training twenty times slower beside other work
+    # threads that wait for each other asleep: busy waiting makes training several times slower beside other work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
