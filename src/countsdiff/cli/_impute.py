@@ -30,8 +30,12 @@ class Accelerator(StrEnum):
 
 
 def impute(
-    source: Annotated[Path, Argument(metavar="IN.h5ad", help="Raw counts; the file stays as it is.")],
-    out: Annotated[Path, Option("--out", "-o", metavar="OUT.h5ad", help="File to write: the input and a new layer.")],
+    source: Annotated[
+        Path, Argument(metavar="IN", help="Raw counts, an .h5ad file or a zarr store; it stays as it is.")
+    ],
+    out: Annotated[
+        Path, Option("--out", "-o", metavar="OUT", help="What to write: the input and a new layer, in its format.")
+    ],
     layer: Annotated[
         str | None, Option(help="Layer with the counts.", show_default="counts if there is one, else X")
     ] = None,
@@ -53,7 +57,8 @@ def impute(
     batch_key: Annotated[str | None, Option(help="Column of obs with the batch.")] = None,
     labels_key: Annotated[str | None, Option(help="Column of obs with the label.")] = None,
     genes: Annotated[
-        int | None, Option(min=1, help="Impute the most variable genes only, this many.", show_default="all")
+        int | None,
+        Option(min=1, help="Impute the most variable genes only, this many; of an .h5ad file.", show_default="all"),
     ] = None,
     steps: Annotated[
         int | None, Option(min=1, help="Length of training.", show_default="from the number of cells")
@@ -69,19 +74,22 @@ def impute(
         Path | None,
         Option(
             metavar="PAGE.html",
-            help="Hold out a twentieth of the observed entries, and report how well they are predicted.",
+            help="Hold out a twentieth of the observed entries of an .h5ad file, and report how well they are "
+            "predicted.",
         ),
     ] = None,
     workers: Annotated[
         int | None,
         Option(
             min=1,
-            help="Leave matrices on disk, and let this many processes impute chunks of cells.",
+            help="Leave matrices on disk, and let this many processes impute chunks of cells. Needs --model, or "
+            "--save-model.",
             show_default="all in memory; 1 for .zarr",
         ),
     ] = None,
     scheduler: Annotated[
-        str | None, Option(metavar="ADDRESS", help="Let the workers of this Dask cluster impute chunks of cells.")
+        str | None,
+        Option(metavar="ADDRESS", help="As --workers, with the workers of this Dask cluster."),
     ] = None,
     accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
