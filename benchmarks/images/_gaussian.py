@@ -31,7 +31,8 @@ class GaussianPixels:
     Parameters
     ----------
     config
-        Network and training, which are those of :class:`~countsdiff.image.model.ImageDiffusion`.
+        Network and training, which are those of :class:`~countsdiff.image.model.ImageDiffusion`, but that half of the
+        images are filled in: it has no linear estimate to start from, and fills in much worse if a tenth is.
     images
         Training images.
     folder
@@ -39,6 +40,7 @@ class GaussianPixels:
     """
 
     def __init__(self, config: ImageConfig, images: Images, folder: Path):
+        config = config.with_options(linear=False, share_generated=0.5, share_empty=0.15)
         self.config, self.images, self.file = config, images, folder / "gaussian.pt"
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)

@@ -161,7 +161,7 @@ class Difficulty(nn.Module):
         """Expected log loss, shape ``(n_obs,)``, of survival probabilities ``(n_obs, 1)`` and known entries."""
         noise_level = torch.asin(p.sqrt()) * (2.0 / math.pi)
         seen = torch.cat([noise_level, known.to(p.dtype).mean(1, keepdim=True)], dim=1)
-        expected: Tensor = self.layers(seen).squeeze(1)
+        expected: Tensor = self.layers(seen).squeeze(1).float()
         return expected
 
 
