@@ -8,7 +8,6 @@ from typer import Argument, Option
 from countsdiff.cli._io import InputError, blame, check_output, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
-from countsdiff.layers import check_key
 
 
 class Output(StrEnum):
@@ -95,6 +94,8 @@ def impute(
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Impute the missing counts of an .h5ad file or a zarr store, or the zeros if no count is missing."""
+    from countsdiff.layers import check_key
+
     start = time.perf_counter()
     _check_paths(source, out, report, resume, save_model, model)
     with blame(out):
