@@ -70,10 +70,10 @@ def check_key(key_added: str) -> None:
     Raises
     ------
     ValueError
-        If it is empty, or has a slash, which means a folder to HDF5 and zarr.
+        If it is empty, or has a slash.
     """
     if not isinstance(key_added, str) or not key_added or "/" in key_added:
-        raise ValueError(f"key_added names a layer, without slashes; got {key_added!r}.")
+        raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
 
 
 def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:

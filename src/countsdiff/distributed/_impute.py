@@ -11,6 +11,7 @@ import filelock
 from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
 from countsdiff.distributed._plan import Plan
 from countsdiff.files import atomic
+from countsdiff.layers import check_key
 from countsdiff.store import add_layers, add_record, copy_store, open_store, replace_store, store_size
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def impute(
         raise TypeError(
             f"distributed.impute has no argument {of_whole[0]!r}: it imputes all cells of a store, into a file."
         )
-    if not key_added or "/" in key_added:
-        raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
+    check_key(key_added)
     parts = out.with_name(f"{out.name}.parts")
     try:
         plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, accelerator, options)

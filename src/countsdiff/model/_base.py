@@ -22,7 +22,7 @@ from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
 from countsdiff.layers import check_key, check_not_read, get_layer
-from countsdiff.model._data import check_covariates, chosen_rows, row_keys
+from countsdiff.model._data import check_covariates, check_is_data, chosen_rows, row_keys
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities, join_tables
@@ -166,8 +166,7 @@ class CellModel(BaseModelClass):
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("The model was loaded without data; give the data to predict.")
-        if not isinstance(adata, AnnData | MuData):
-            raise TypeError(f"The data are AnnData or MuData; got {type(adata).__name__}.")
+        check_is_data(adata)
         return adata
 
     def _anndata_or_own(self, adata: AnnData | None) -> AnnData:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, NumericalJointObsField
 
@@ -54,6 +55,18 @@ class OptionalLayerField(LayerField):
         if self.attr_key not in adata_target.layers:
             return state_registry
         return super().transfer_field(state_registry, adata_target, **kwargs)
+
+
+def check_is_data(adata: Any) -> None:
+    """Check that data are annotated, not the path of a file, say, or a matrix.
+
+    Raises
+    ------
+    TypeError
+        If they are not.
+    """
+    if not isinstance(adata, AnnData | MuData):
+        raise TypeError(f"The data are AnnData or MuData; got {type(adata).__name__}.")
 
 
 def covariate_columns(setup: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -13,6 +13,7 @@ from countsdiff.arguments import check_whole
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
+from countsdiff.model._data import check_is_data
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel
@@ -144,8 +145,7 @@ class CountsDiffImputer(
     @classmethod
     def _set_up(cls, adata: AnnData | MuData) -> None:
         """Register data that were not: copies of registered data as those are, others by default."""
-        if not isinstance(adata, AnnData | MuData):
-            raise TypeError(f"The data are AnnData or MuData; got {type(adata).__name__}.")
+        check_is_data(adata)
         manager = cls._setup_adata_manager_store.get(adata.uns.get("_scvi_uuid"))
         if manager is None and isinstance(adata, MuData):
             raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
