@@ -4,9 +4,9 @@ import torch
 from scipy import special, stats
 
 from countsdiff.core import CountLaw, RowGenerator
+from countsdiff.core.count_law import mean_log1p
 from countsdiff.core.counting import (
     binomial_quantile,
-    mean_log1p,
     negative_binomial_quantile,
     poisson_quantile,
     regularised_beta,

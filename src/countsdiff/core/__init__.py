@@ -4,7 +4,7 @@ Convention, everywhere: t = 0 is data, t = 1 is the empty state, p(t) the share 
 float32 tensors that hold whole numbers. Nothing here knows of AnnData, scvi-tools or Lightning.
 """
 
-from countsdiff.core.counting import CountLaw
+from countsdiff.core.count_law import CountLaw
 from countsdiff.core.denoiser import Backbone, Context, Denoiser, Evidence, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.guidance import ClassifierFreeGuidance, Guidance

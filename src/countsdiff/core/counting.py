@@ -1,4 +1,4 @@
-"""Exact laws of counts: quantiles, and means of log-counts, of Poisson, binomial and negative-binomial variables.
+"""Exact laws of counts: probabilities and quantiles of Poisson, binomial and negative-binomial variables.
 
 torch samples these laws only from one global stream per call and offers no quantiles. Reproducible rows, intervals and
 medians need quantiles, so they stand here. All three laws obey one recursion (Panjer 1981), pmf(k) = pmf(k−1) (a +
@@ -6,9 +6,7 @@ b/k), which walks from a starting point to the quantile: from 0 to small counts,
 with the right skewness puts them. Bisection on the cumulative distribution finds what is too far away.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,44 +18,26 @@ _TINY = 1e-300
 _Law = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class CountLaw:
-    """Poisson law per entry, or negative binomial where a shape is given.
+def poisson_cdf(k: Tensor, mean: Tensor) -> Tensor:
+    """P(X ≤ k) for X ~ Poisson(mean), k whole and not negative; float64."""
+    probability: Tensor = torch.special.gammaincc(k + 1.0, mean)
+    return probability
 
-    Attributes
-    ----------
-    mean
-        Means, not negative.
-    shape
-        Shapes r > 0 of the negative binomial (variance mean + mean² / r), or ``None`` for Poisson.
-    """
 
-    mean: Tensor
-    shape: Tensor | None = None
+def poisson_log_pmf(k: Tensor, mean: Tensor) -> Tensor:
+    """Log of P(X = k) for X ~ Poisson(mean); float64."""
+    return torch.xlogy(k, mean) - mean - torch.lgamma(k + 1.0)
 
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation."""
-        if self.shape is None:
-            return self.mean.sqrt()
-        return (self.mean + self.mean.square() / self.shape).sqrt()
 
-    def split(self, sizes: Sequence[int]) -> "list[CountLaw]":
-        """Laws of groups of so many variables that stand next to each other."""
-        means = self.mean.split(list(sizes), dim=1)
-        if self.shape is None:
-            return [CountLaw(mean) for mean in means]
-        return [CountLaw(mean, shape) for mean, shape in zip(means, self.shape.split(list(sizes), dim=1), strict=True)]
+def negative_binomial_cdf(k: Tensor, shape: Tensor, mean: Tensor) -> Tensor:
+    """P(X ≤ k) for X ~ NegBin(shape, mean), k whole and not negative; float64."""
+    return regularised_beta(shape, k + 1.0, 1.0 - mean / (shape + mean))
 
-    def quantile(self, u: Tensor) -> Tensor:
-        """Smallest whole number whose cumulative probability reaches `u`; uniform `u` make this a sample."""
-        if self.shape is None:
-            return poisson_quantile(u, self.mean)
-        return negative_binomial_quantile(u, self.shape, self.mean)
 
-    def mean_log1p(self, scale: Tensor) -> Tensor:
-        """E[log(1 + scale · X)]; see :func:`mean_log1p`."""
-        return mean_log1p(self.mean, self.shape, scale)
+def negative_binomial_log_pmf(k: Tensor, shape: Tensor, mean: Tensor) -> Tensor:
+    """Log of P(X = k) for X ~ NegBin(shape, mean); float64."""
+    ways = torch.lgamma(shape + k) - torch.lgamma(shape) - torch.lgamma(k + 1.0)
+    return ways - shape * torch.log1p(mean / shape) + torch.xlogy(k, mean / (shape + mean))
 
 
 def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
@@ -75,15 +55,13 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
     Tensor
         Whole numbers, of the broadcast shape and the dtype and device of `u`.
     """
-    like, (u, mean) = u, _exact(u, mean)
+    like, (u, mean) = u, exact(u, mean)
 
     def cdf(k: Tensor, at: Tensor) -> Tensor:
-        probability: Tensor = torch.special.gammaincc(k + 1.0, mean.reshape(-1)[at])
-        return probability
+        return poisson_cdf(k, mean.reshape(-1)[at])
 
     def log_pmf(k: Tensor, at: Tensor) -> Tensor:
-        m = mean.reshape(-1)[at]
-        return torch.xlogy(k, m) - m - torch.lgamma(k + 1.0)
+        return poisson_log_pmf(k, mean.reshape(-1)[at])
 
     k = _quantile(u, torch.exp(-mean), torch.zeros_like(mean), mean, cdf, log_pmf, mean + 10.0 * (mean + 1.0).sqrt())
     return k.view(mean.shape).to(like)
@@ -106,17 +84,15 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
     Tensor
         Whole numbers, of the broadcast shape and the dtype and device of `u`.
     """
-    like, (u, shape, mean) = u, _exact(u, shape, mean)
+    like, (u, shape, mean) = u, exact(u, shape, mean)
     odds = mean / (shape + mean)
-    p0 = torch.exp(-shape * torch.log1p(mean / shape))
+    p0 = torch.exp(negative_binomial_log_pmf(torch.zeros_like(mean), shape, mean))
 
     def cdf(k: Tensor, at: Tensor) -> Tensor:
-        return regularised_beta(shape.reshape(-1)[at], k + 1.0, 1.0 - odds.reshape(-1)[at])
+        return negative_binomial_cdf(k, shape.reshape(-1)[at], mean.reshape(-1)[at])
 
     def log_pmf(k: Tensor, at: Tensor) -> Tensor:
-        r, m = shape.reshape(-1)[at], mean.reshape(-1)[at]
-        ways = torch.lgamma(r + k) - torch.lgamma(r) - torch.lgamma(k + 1.0)
-        return ways - r * torch.log1p(m / r) + torch.xlogy(k, m / (r + m))
+        return negative_binomial_log_pmf(k, shape.reshape(-1)[at], mean.reshape(-1)[at])
 
     spread = (mean + mean.square() / shape).sqrt()
     k = _quantile(u, p0, odds, (shape - 1.0) * odds, cdf, log_pmf, mean + 10.0 * spread + 10.0)
@@ -140,7 +116,7 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
     Tensor
         Whole numbers, of the broadcast shape and the dtype and device of `u`.
     """
-    like, (u, trials, probability) = u, _exact(u, trials, probability)
+    like, (u, trials, probability) = u, exact(u, trials, probability)
     # count the rarer outcome, so that the recursion starts from a probability that does not underflow
     flip = probability > 0.5
     rare = torch.where(flip, 1.0 - probability, probability)
@@ -167,38 +143,6 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
     )
     k = torch.minimum(k.view(trials.shape), trials)  # a u beyond the rounding of the sum asks for more than there are
     return torch.where(flip, trials - k, k).to(like)
-
-
-def mean_log1p(mean: Tensor, shape: Tensor | None, scale: Tensor) -> Tensor:
-    """E[log(1 + scale · X)] for X ~ NegBin(shape, mean), or Poisson(mean).
-
-    By log(1 + y) = ∫ (1 − e^{−ys}) e^{−s} / s ds the mean needs X's generating function only, here at nodes evenly
-    spaced in log s (the integrand is analytic and dies at both ends: the trapezoid rule converges exponentially; the
-    error is below 1e-5 for scale · mean ≤ 1e6).
-
-    Parameters
-    ----------
-    mean, shape
-        Law of X, see :class:`CountLaw`.
-    scale
-        Positive factor, broadcast against `mean`.
-
-    Returns
-    -------
-    Tensor
-        Means of the logarithm, dtype of `mean`.
-    """
-    step = 0.75
-    total = torch.zeros_like(mean)
-    for node in range(-40, 6):
-        s = math.exp(node * step)
-        vanishing = -torch.expm1(-scale * s)  # 1 − z at the generating function's argument z = e^{−scale·s}
-        if shape is None:
-            log_generating = -mean * vanishing
-        else:
-            log_generating = -shape * torch.log1p(mean * vanishing / shape)
-        total = total - torch.expm1(log_generating) * (step * math.exp(-s))
-    return total
 
 
 def regularised_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
@@ -240,7 +184,7 @@ def regularised_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
     return torch.where(swap, 1.0 - value, value)
 
 
-def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
+def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Broadcast copies in float64, on the CPU where the device has none (MPS)."""
     device = tensors[0].device if tensors[0].device.type != "mps" else torch.device("cpu")
     exact = [t.to(device, torch.float64) for t in tensors]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from countsdiff.core.counting import CountLaw
+from countsdiff.core.count_law import CountLaw
 
 HeadName = Literal["gamma", "rate", "x0", "bounded"]
 N_DRIFT = 20  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration

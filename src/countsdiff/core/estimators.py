@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from countsdiff.core.counting import CountLaw
+from countsdiff.core.count_law import CountLaw
 
 _N_HALVINGS = 16
 

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from countsdiff.core.counting import CountLaw, binomial_quantile
+from countsdiff.core.count_law import CountLaw
+from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
 from countsdiff.core.process import attrition_limit, birth_exposure, survivors
 from countsdiff.core.random import RowGenerator

@@ -54,7 +54,7 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) 
     variances
         Squared standard errors of the estimates, same shape.
     df
-        Degrees of freedom of the analysis if nothing were missing, broadcast against one estimate.
+        Degrees of freedom of the analysis if nothing were missing, positive, broadcast against one estimate.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) 
     Raises
     ------
     ValueError
-        If there are fewer than two imputations, the shapes differ, or a variance is negative.
+        If there are fewer than two imputations, the shapes differ, a variance is negative, or `df` is not positive.
 
     References
     ----------
@@ -77,6 +77,8 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) 
         raise ValueError(f"a variance is {u.min():g}; it must not be negative")
     m = len(q)
     complete = np.broadcast_to(np.asarray(df, dtype=np.float64), q.shape[1:])
+    if (complete <= 0).any():
+        raise ValueError(f"df is {complete.min():g}; degrees of freedom are positive")
     within, between = u.mean(0), (1.0 + 1.0 / m) * q.var(0, ddof=1)
     total = within + between
     share = np.divide(between, total, out=np.zeros_like(total), where=total > 0)

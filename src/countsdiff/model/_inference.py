@@ -89,8 +89,8 @@ class PredictiveModel(CellModel):
         return_std
             Add ``{key_added}_std``, the standard deviation of the predictive distribution (0 of what is not rewritten).
         interval
-            Coverage of an equal-tailed predictive interval to add as ``{key_added}_lower`` and ``{key_added}_upper``,
-            in whole counts: of an entry that is 0 almost surely both are 0, and its mean lies above them.
+            Least coverage of predictive intervals to add as ``{key_added}_lower`` and ``{key_added}_upper``: the
+            shortest ones in whole counts. Of an entry that is 0 almost surely both are 0, and its mean lies above them.
 
         Returns
         -------

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from countsdiff.core.counting import CountLaw
+from countsdiff.core.count_law import CountLaw
 from countsdiff.core.denoiser import Context, DenoiserFn
 from countsdiff.core.estimators import log_mean
 from countsdiff.core.random import RowGenerator
@@ -168,8 +168,7 @@ class Predictor:
             if request.return_std:
                 results.append(law.std)
             if request.interval is not None:
-                tail = (1.0 - request.interval) / 2.0
-                results += [base + law.quantile(torch.full_like(law.mean, u)) for u in (tail, 1.0 - tail)]
+                results += [base + end for end in law.shortest_interval(request.interval)]
         return [r[: len(rows)].cpu().numpy() for r in results]
 
     def _log_mean(self, law: CountLaw, base: Tensor, counts: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Request:
     depth
         Depth that ``evidence`` tasks predict, relative to the cell's own.
     return_std, interval
-        Whether to add standard deviations; coverage of the equal-tailed interval to add, or ``None``.
+        Whether to add standard deviations; coverage of the shortest interval to add, or ``None``.
     repaint
         Windows of RePaint, for samples drawn that way; ``None`` for conditional ones.
     first_draw

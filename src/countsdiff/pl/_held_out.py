@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 from scipy import stats
+
+from countsdiff.core import CountLaw
 
 from ._canvas import BLUE, GREY, ORANGE, dense, finish, start
 
@@ -147,9 +150,8 @@ def coverage(
     bins, members = _bins(y, n_bins)
     share = np.array([inside[m].mean() for m in members])
     error = 1.96 * np.sqrt(share * (1 - share) / [len(m) for m in members])
-    tail = (1 - interval) / 2
-    law = stats.poisson(bins)
-    exact = law.cdf(law.ppf(1 - tail)) - law.cdf(law.ppf(tail) - 1)
+    lower, upper = CountLaw(torch.as_tensor(bins)).shortest_interval(interval)
+    exact = stats.poisson.cdf(upper, bins) - stats.poisson.cdf(lower - 1, bins)
     axes = start(ax)
     axes.fill_between(bins, interval, exact, color=GREY, alpha=0.25, lw=0, label="whole counts (Poisson)")
     axes.axhline(interval, color=GREY, lw=1, ls="--", label=f"nominal, {interval:.0%}")

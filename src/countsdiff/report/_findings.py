@@ -48,7 +48,7 @@ class HeldOut:
     truth
         Counts.
     mean, std, lower, upper
-        Mean, standard deviation and ends of the equal-tailed interval of the predictive distribution.
+        Mean, standard deviation and ends of the shortest interval of the predictive distribution.
     interval
         Coverage that the interval was asked for.
     """
