@@ -5,7 +5,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from countsdiff.core import CountLaw, Denoiser, Evidence, Intensity, bregman_loss, negative_binomial_loss, noise
+from countsdiff.core import (
+    CountLaw,
+    Denoiser,
+    Evidence,
+    FactorModel,
+    Intensity,
+    bregman_loss,
+    negative_binomial_loss,
+    noise,
+)
 from countsdiff.nn.gene_mlp import GeneMLP
 
 MEAN = torch.tensor([0.5, 2.0, 10.0, 0.01])
@@ -196,10 +205,11 @@ def test_without_covariates_everything_else_stays(make_context):
 def test_each_loss_trains_its_own_weights(make_context):
     # Bregman: mean and trunk. Negative binomial of the births, mean detached: shape alone.
     torch.manual_seed(0)
-    backbone = GeneMLP(4, width=8, dropout=0.0)
+    backbone = GeneMLP(4, n_factors=2, width=8, dropout=0.0)
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.3)  # past the zero start, where no gradient reaches the trunk
-    denoiser = Denoiser(backbone, MEAN, DISPERSION)
+    factors = FactorModel(torch.arange(4), torch.randn(4, 2), torch.ones(4))
+    denoiser = Denoiser(backbone, MEAN, DISPERSION, factors=factors)
     x_t, lost, p = torch.tensor([[0.0, 3.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 2.0, 0.0]]), 0.4
 
     def trained_by(loss: Tensor) -> set[str]:

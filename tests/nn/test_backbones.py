@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from countsdiff.core import Backbone, Context, Denoiser
+from countsdiff.core import Backbone, Context, Denoiser, FactorModel
 from countsdiff.core.denoiser import Evidence
 from countsdiff.nn import GeneMLP, GeneTransformer, adopted_state, get_backbone
 
@@ -19,7 +19,7 @@ def backbone(request):
 
 def untrained(backbone, **settings) -> nn.Module:
     torch.manual_seed(0)
-    return backbone(N_VARS, [3, 2], 1, **{"width": 16, "dropout": 0.5, **settings})
+    return backbone(N_VARS, [3, 2], 1, **{"n_factors": 3, "width": 16, "dropout": 0.5, **settings})
 
 
 @pytest.fixture
@@ -86,7 +86,8 @@ def test_the_null_token_is_what_without_covariates_gives(network):
     codes, values = torch.tensor([[0, 1], [2, 0], [1, 1], [0, 0]]), torch.randn(4, 1)
     context = Context(counts, everything, ~everything, codes, values)
     dropped = replace(context, categories=torch.full((4, 2), -1), continuous=torch.full((4, 1), float("nan")))
-    denoiser = Denoiser(network, torch.ones(N_VARS), torch.ones(N_VARS))
+    factors = FactorModel(torch.arange(N_VARS), torch.randn(N_VARS, 3), torch.ones(N_VARS))
+    denoiser = Denoiser(network, torch.ones(N_VARS), torch.ones(N_VARS), factors=factors)
     x_t, p = torch.zeros(4, N_VARS), torch.zeros(4, 1)
     trained, asked = denoiser(x_t, p, dropped), denoiser(x_t, p, context.without_covariates())
     assert torch.equal(trained.mean, asked.mean)
@@ -101,9 +102,15 @@ def test_unknown_covariates_leave_gradients_finite(network, make_evidence):
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
 
 
+def test_factors_reach_every_gene(network, make_evidence):
+    evidence = make_evidence(6, N_VARS)
+    others = replace(evidence, factors=evidence.factors + 1.0)
+    assert bool(((network(evidence)[0] - network(others)[0]).abs() > 1e-5).all())
+
+
 def test_it_works_without_covariates(backbone, make_evidence):
     torch.manual_seed(0)
-    network = backbone(N_VARS, width=16).eval()
+    network = backbone(N_VARS, n_factors=3, width=16).eval()
     nn.init.normal_(network.log_mean.weight)
     evidence = make_evidence(3, N_VARS)
     bare = replace(evidence, categories=evidence.categories[:, :0], continuous=evidence.continuous[:, :0])
@@ -121,7 +128,7 @@ def test_the_shape_head_leaves_the_trunk_alone(network, make_evidence):
 def test_transformer_treats_genes_alike(make_evidence):
     # genes in another order, with all that belongs to a gene: the same answers in that order
     torch.manual_seed(0)
-    network = GeneTransformer(N_VARS, [3, 2], 1, width=16).eval()
+    network = GeneTransformer(N_VARS, [3, 2], 1, n_factors=3, width=16).eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     evidence, order = make_evidence(6, N_VARS), torch.tensor([3, 0, 4, 1, 2])
@@ -136,7 +143,7 @@ def test_transformer_treats_genes_alike(make_evidence):
 
 def test_transformer_lets_genes_see_each_other(make_evidence):
     torch.manual_seed(0)
-    network = GeneTransformer(N_VARS, [3, 2], 1, width=16).eval()
+    network = GeneTransformer(N_VARS, [3, 2], 1, n_factors=3, width=16).eval()
     nn.init.normal_(network.log_mean.weight)
     evidence = make_evidence(6, N_VARS)
     changed = replace(evidence, log_ratio=evidence.log_ratio.clone())
@@ -158,16 +165,17 @@ def test_backbones_by_name():
 @pytest.mark.parametrize("name", ["mlp", "transformer"])
 def test_adopted_weights_answer_as_the_reference(name, generator):
     n_obs, n_vars = 7, 12
-    reference = get_backbone(name, n_vars, [2, 3], 1, width=16, depth=1).eval()
+    reference = get_backbone(name, n_vars, [2, 3], 1, n_factors=2, width=16, depth=1).eval()
     for weight in reference.parameters():
         weight.data = torch.randn(weight.shape, generator=generator) / 4
-    wider = get_backbone(name, n_vars, [2, 5], 1, width=16, depth=1).eval()
+    wider = get_backbone(name, n_vars, [2, 5], 1, n_factors=2, width=16, depth=1).eval()
     wider.load_state_dict(adopted_state(wider, reference, [0, 1]))
 
     def answer(backbone, codes):
         torch.manual_seed(0)
         shown = torch.randn(n_obs, n_vars), torch.rand(n_obs, n_vars), torch.randn(n_obs, 3)
-        return backbone(Evidence(*shown, codes, torch.ones(n_obs, 1), torch.ones(n_obs, n_vars)))[0]
+        base, factors = torch.ones(n_obs, n_vars), torch.randn(n_obs, 2)
+        return backbone(Evidence(*shown, codes, torch.ones(n_obs, 1), base, factors))[0]
 
     codes = torch.stack([torch.arange(n_obs) % 2, torch.arange(n_obs) % 4 - 1], dim=1)
     torch.testing.assert_close(answer(wider, codes), answer(reference, codes), rtol=0, atol=0)

@@ -7,6 +7,7 @@ float32 tensors that hold whole numbers. Nothing here knows of AnnData, scvi-too
 from countsdiff.core.count_law import CountLaw
 from countsdiff.core.denoiser import Backbone, Context, Denoiser, Evidence, Intensity
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.factors import FactorModel
 from countsdiff.core.guidance import ClassifierFreeGuidance, Guidance
 from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import TimeSampler, bregman_loss, get_weight, negative_binomial_loss
@@ -37,6 +38,7 @@ __all__ = [
     "Denoiser",
     "Evidence",
     "ExponentialMovingAverage",
+    "FactorModel",
     "Guidance",
     "Intensity",
     "JumpSchedule",

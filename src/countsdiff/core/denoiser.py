@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from countsdiff.core.count_law import CountLaw
+from countsdiff.core.factors import FactorModel
 
 HeadName = Literal["gamma", "rate", "x0", "bounded"]
 N_DRIFT = 20  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration
@@ -96,6 +97,8 @@ class Evidence:
         Covariates, as in :class:`Context`.
     base
         Base rate, which the backbone's first output moves; shape ``(n_obs, n_vars)``.
+    factors
+        Factors of the log ratios by the denoiser's factor model, shape ``(n_obs, n_factors)``; none without one.
     estimate
         Intensities by the denoiser's estimate from all that was seen, in place of what an entry's own count makes of
         the base rate; None where it has none.
@@ -107,6 +110,7 @@ class Evidence:
     categories: Tensor
     continuous: Tensor
     base: Tensor
+    factors: Tensor
     estimate: Tensor | None = None
 
 
@@ -147,6 +151,8 @@ class Denoiser(nn.Module):
         Largest count there can be, such as 255 for pixels; the ``"bounded"`` head needs one.
     size_factors
         Whether observations differ in depth, so that a size factor is estimated for each of them. Images do not.
+    factors
+        Factor model of the log ratios, see :class:`Evidence`.
     estimate
         Module that makes intensities of counts and exposures, both ``(n_obs, n_vars)``, from which the heads x0 and
         bounded start instead, such as :class:`~countsdiff.nn.LinearEstimate`.
@@ -176,6 +182,7 @@ class Denoiser(nn.Module):
         *,
         ceiling: float = math.inf,
         size_factors: bool = True,
+        factors: FactorModel | None = None,
         estimate: nn.Module | None = None,
     ):
         super().__init__()
@@ -189,6 +196,7 @@ class Denoiser(nn.Module):
         self.head = head
         self.ceiling = ceiling
         self.size_factors = size_factors
+        self.factors = factors
         self.estimate = estimate
         self.group_sizes = list(group_sizes or [len(mean)])
         self.n_groups = len(self.group_sizes)
@@ -273,17 +281,23 @@ class Denoiser(nn.Module):
             # a tenth of a molecule stands for the average cell, so that a cell of which nothing is seen has size 1
             group_size = (self._by_group(counts) + 0.1) / (seen + 0.1)
         size = group_size if self.n_groups == 1 else group_size[:, self.group]
-        log_ratio = torch.log((self.dispersion + counts) / (self.dispersion + size * expected))
+        log_ratio = shrunken_log_ratio(counts, size * expected, self.dispersion)
         summary = torch.cat([p, group_size.log(), seen / self._by_group(self.mean.unsqueeze(0))], dim=1)
         # the level was fitted to imputation, p = 0; towards p = 1 the entries' own counts take its place
         base = self.level ** (1.0 - p) * size * self.mean
         covariates = (context.categories, context.continuous)
+        factors = counts.new_zeros(len(counts), 0) if self.factors is None else self.factors(log_ratio, exposure)
         estimate = None if self.estimate is None else self.estimate(counts, exposure)
-        return counts, Evidence(log_ratio, exposure, summary, *covariates, base, estimate)
+        return counts, Evidence(log_ratio, exposure, summary, *covariates, base, factors, estimate)
 
     def _by_group(self, values: Tensor) -> Tensor:
         """Sums over the variables of each group, shape ``(n_obs, n_groups)``."""
         return torch.cat([part.sum(1, keepdim=True) for part in values.split(self.group_sizes, dim=1)], dim=1)
+
+
+def shrunken_log_ratio(counts: Tensor, expected: Tensor, dispersion: Tensor) -> Tensor:
+    """How far counts depart from what was expected, on a log scale, shrunk by the variable's own dispersion."""
+    return torch.log((dispersion + counts) / (dispersion + expected))
 
 
 def multiplier(shift: Tensor) -> Tensor:

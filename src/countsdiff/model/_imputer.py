@@ -154,10 +154,9 @@ class CountsDiffImputer(
         elif manager.adata is not adata:
             getattr(cls, manager.registry["setup_method_name"])(adata, **manager.registry["setup_args"])
 
-    def _module_buffers(self, group_sizes: list[int]) -> dict[str, torch.Tensor]:
+    def _module_buffers(self, group_sizes: list[int]) -> dict[str, Any]:
         """Statistics of the training data that the module keeps."""
-        stats = gene_statistics(self._reader(self.adata), group_sizes)
-        buffers = {"mean": stats.mean, "dispersion": stats.dispersion}
+        buffers: dict[str, Any] = {"statistics": gene_statistics(self._reader(self.adata), group_sizes)}
         if REGISTRY_KEYS.CONT_COVS_KEY in self.adata_manager.data_registry:
             values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)
             with warnings.catch_warnings():

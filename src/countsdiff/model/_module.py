@@ -19,6 +19,7 @@ from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._balance import precision, predicted_shape, share
 from countsdiff.model._data import KEYS
 from countsdiff.model._hide import hide
+from countsdiff.model._statistics import GeneStatistics
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
@@ -65,9 +66,8 @@ class CountsDiffModule(BaseModuleClass):
         Numbers of categories; a covariate with a single category says nothing and is left out.
     n_continuous_cov
         Number of continuous covariates.
-    mean, dispersion
-        Mean count at size factor 1 and gamma shape per gene, shape ``(n_input,)``; ones where they are about to be
-        loaded.
+    statistics
+        What is known of the genes before training; None where it is about to be loaded.
     continuous_location, continuous_scale
         Mean and standard deviation of the continuous covariates, shape ``(n_continuous_cov,)``.
     head, schedule, weight, spacing
@@ -95,8 +95,7 @@ class CountsDiffModule(BaseModuleClass):
         n_continuous_cov: int = 0,
         n_cats_per_cov: Sequence[int] | None = None,
         *,
-        mean: Tensor | None = None,
-        dispersion: Tensor | None = None,
+        statistics: GeneStatistics | None = None,
         continuous_location: Tensor | None = None,
         continuous_scale: Tensor | None = None,
         head: HeadName = "gamma",
@@ -117,22 +116,21 @@ class CountsDiffModule(BaseModuleClass):
         # on the device: a list of the host would have it wait, at every step
         self.register_buffer("informative", torch.tensor(informative, dtype=torch.int64), persistent=False)
         self._has_categories = n_cats_per_cov is not None and len(n_cats_per_cov) > 0
+        if statistics is None:
+            statistics = GeneStatistics.unknown(n_input)
         network = get_backbone(
             backbone,
             n_input,
             [n_per_covariate[i] for i in informative],
             n_continuous_cov + has_size_factor,
             n_groups=len(group_sizes or [n_input]),
+            n_factors=statistics.factors.n_factors,
             width=width,
             depth=depth,
             dropout=dropout,
         )
         self.denoiser = Denoiser(
-            network,
-            torch.ones(n_input) if mean is None else mean,
-            torch.ones(n_input) if dispersion is None else dispersion,
-            head,
-            group_sizes,
+            network, statistics.mean, statistics.dispersion, head, group_sizes, factors=statistics.factors
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
         self.times = TimeSampler(get_schedule(schedule), weight, spacing)

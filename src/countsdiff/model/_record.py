@@ -11,16 +11,38 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from countsdiff.model._data import KEYS, covariate_columns
+from countsdiff.model._statistics import GeneStatistics
 from countsdiff.model_files import FormatVersion, check_type
 
 # A new version needs a migration from the one before it, and a checkpoint beside those in tests/model/data.
-FORMAT = FormatVersion("countsdiff model", current=2, migrations={1: lambda content: content})  # see with_later_weights
+_AS_IT_IS = dict.fromkeys((1, 2), lambda content: content)  # what changed were weights, see with_later_weights
+FORMAT = FormatVersion("countsdiff model", current=3, migrations=_AS_IT_IS)
 
 
 def with_later_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a model of any version with those that later versions added: slopes, which were 1 in version 1."""
-    slopes = {f"{name}.slope": torch.tensor(1.0) for name in ("denoiser", "averaged.module")}
-    return slopes | state
+    """Weights of a model of any version with those that later versions added, at which it predicts as it did."""
+    networks = ("denoiser", "averaged.module")
+    state = {f"{name}.slope": torch.tensor(1.0) for name in networks} | state  # of version 2
+    if not any(".factors." in key for key in state):  # of version 3
+        for name in networks:
+            state |= _without_factors(name, state)
+    return state
+
+
+def _without_factors(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Factors on which nothing loads, and weights 0 of them, for a network of a state dict."""
+    if (mean := state.get(f"{name}.mean")) is None:
+        return {}
+    empty = GeneStatistics.unknown(mean.numel()).factors
+    later = {f"{name}.factors.{key}": value for key, value in empty.state_dict().items()}
+    if (encode := state.get(f"{name}.backbone.encode.weight")) is not None:
+        later[f"{name}.backbone.factors_to_hidden"] = torch.zeros(empty.n_factors, len(encode))
+        later[f"{name}.backbone.factors_to_log_mean"] = torch.zeros(empty.n_factors, mean.numel())
+    if (summary := state.get(f"{name}.backbone.summary.0.weight")) is not None:
+        later[f"{name}.backbone.summary.0.weight"] = torch.cat(
+            [summary, torch.zeros(len(summary), empty.n_factors)], dim=1
+        )
+    return later
 
 
 class _Counts(TypedDict):

@@ -1,35 +1,74 @@
-"""What the denoiser needs to know of a data set before it is trained: one mean and one dispersion per gene."""
+"""What the denoiser needs to know of a data set before it is trained: means, dispersions and factors of genes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from countsdiff.core.denoiser import shrunken_log_ratio
+from countsdiff.core.factors import FactorModel
 from countsdiff.counts import CellReader
 
+_N_FACTORS = 32
+_MOST_FOR_FACTORS = 4_000  # variables, and twice as many cells: more tell little new of so few numbers
 _MAX_CELLS = 20_000  # more cells than this tell nothing new about means
 _MAX_ENTRIES = 200_000_000  # fewer cells of very many variables: at least a thousand
 
 
 @dataclass(frozen=True)
 class GeneStatistics:
-    """Mean count at size factor 1, and shape of the gamma law of the rate over cells; float32, shape ``(n_vars,)``."""
+    """What is known of every gene.
+
+    Attributes
+    ----------
+    mean, dispersion
+        Mean count at size factor 1, and shape of the gamma law of the rate over cells; float32, shape ``(n_vars,)``.
+    factors
+        Factor model of the log ratios, see :class:`~countsdiff.core.denoiser.Evidence`.
+    """
 
     mean: torch.Tensor
     dispersion: torch.Tensor
+    factors: FactorModel
+
+    @classmethod
+    def unknown(cls, n_vars: int) -> "GeneStatistics":
+        """Statistics of the right shapes, that others are about to replace."""
+        n_seen = min(n_vars, _MOST_FOR_FACTORS)
+        return cls(torch.ones(n_vars), torch.ones(n_vars), FactorModel.empty(n_seen, _N_FACTORS))
 
 
 def gene_statistics(reader: CellReader, group_sizes: Sequence[int]) -> GeneStatistics:
-    """Statistics of every group of variables, whose cells have a size factor of their own, one after the other."""
+    """Statistics of every group of variables, whose cells have a size factor of their own, and factors of all."""
     ends = np.cumsum(group_sizes)
     columns = [np.arange(end - n, end) for end, n in zip(ends, group_sizes, strict=True)]
-    parts = [_group_statistics(reader if len(ends) == 1 else replace(reader, columns=c), len(c)) for c in columns]
-    return GeneStatistics(torch.cat([p.mean for p in parts]), torch.cat([p.dispersion for p in parts]))
+    readers = [reader] if len(ends) == 1 else [replace(reader, columns=c) for c in columns]
+    moments = [_moments(part, len(c)) for part, c in zip(readers, columns, strict=True)]
+    mean, dispersion = (torch.cat(values) for values in zip(*moments, strict=True))
+    # those with most counts; in their own order, which the sums of a product follow
+    variables = mean.argsort(descending=True, stable=True)[:_MOST_FOR_FACTORS].sort().values
+    blocks = _log_ratios(readers, moments, variables)
+    return GeneStatistics(
+        mean, dispersion, FactorModel.fit(variables, _N_FACTORS, blocks, torch.Generator().manual_seed(0))
+    )
 
 
-def _group_statistics(reader: CellReader, n_vars: int) -> GeneStatistics:
+def _log_ratios(
+    readers: list[CellReader], moments: list[tuple[torch.Tensor, torch.Tensor]], variables: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Log ratios of evenly spread cells, and which entries were observed (0 or 1), of some variables."""
+    for chunk in readers[0].chunks(readers[0].spread(2 * _MOST_FOR_FACTORS)):
+        ratios, seen = [], []
+        for reader, (mean, dispersion) in zip(readers, moments, strict=True):
+            counts, observed, size = (torch.as_tensor(v).float() for v in _read(reader, chunk, mean.double().numpy()))
+            ratios.append(shrunken_log_ratio(counts, size.unsqueeze(1) * mean * observed, dispersion))
+            seen.append(observed)
+        yield torch.cat(ratios, dim=1)[:, variables], torch.cat(seen, dim=1)[:, variables]
+
+
+def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Estimate means and dispersions by moments from the observed entries of (at most 20,000 evenly spread) cells.
 
     A gene that is never observed, or never detected, gets a small mean instead of zero, so that its logarithm exists.
@@ -55,7 +94,7 @@ def _group_statistics(reader: CellReader, n_vars: int) -> GeneStatistics:
         excess += (np.square(counts - expected) - expected).sum(0)
     # variance = mean + mean² / shape, the excess over the Poisson variance being shared out by least squares
     dispersion = np.clip(explained / np.maximum(excess, 1e-3 * explained + 1e-12), 0.05, 20.0)
-    return GeneStatistics(*(torch.as_tensor(v, dtype=torch.float32) for v in (mean, dispersion)))
+    return torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(dispersion, dtype=torch.float32)
 
 
 def _read(

@@ -28,7 +28,7 @@ def get_backbone(
     n_vars, n_categories, n_continuous
         Numbers of genes, of the categories of each categorical covariate, and of continuous covariates.
     **size
-        ``n_groups``, ``width``, ``depth``, ``dropout``; None for the backbone's own default.
+        ``n_groups``, ``n_factors``, ``width``, ``depth``, ``dropout``; None for the backbone's own default.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """The default backbone for cells: a residual MLP over all genes at once."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,8 @@ _CONDITION = 64  # length of the conditioning vector
 class GeneMLP(nn.Module):
     """Residual MLP, modulated by the noise level, size factor and covariates.
 
+    It starts from the factors of what was seen, by which it tells kinds of cells apart from the first step on.
+
     Cost per cell grows with ``n_vars × width``: a laptop's choice, where attention over genes is a GPU's.
 
     Parameters
@@ -27,6 +30,8 @@ class GeneMLP(nn.Module):
         Number of continuous covariates.
     n_groups
         Number of groups of variables with a size factor of their own.
+    n_factors
+        Number of factors, see :class:`~countsdiff.core.FactorModel`.
     width
         Hidden width.
     depth
@@ -42,6 +47,7 @@ class GeneMLP(nn.Module):
         n_continuous: int = 0,
         *,
         n_groups: int = 1,
+        n_factors: int = 0,
         width: int = 256,
         depth: int = 2,
         dropout: float = 0.2,
@@ -55,16 +61,20 @@ class GeneMLP(nn.Module):
         self.film = FiLM(_CONDITION, width)
         self.log_mean = zeroed(nn.Linear(width, n_vars))
         self.log_shape = zeroed(nn.Linear(width, n_vars))
+        self.factors_to_hidden = nn.Parameter(torch.randn(n_factors, width) / math.sqrt(3 * max(n_factors, 1)))
+        self.factors_to_log_mean = nn.Parameter(torch.zeros(n_factors, n_vars))
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """See :class:`countsdiff.core.denoiser.Backbone`."""
         covariates = self.covariates(evidence.categories, evidence.continuous)
         condition = self.condition(torch.cat([evidence.summary, covariates], dim=1))
-        h = self.dropout(F.gelu(self.encode(torch.cat([evidence.log_ratio, evidence.exposure], dim=1))))
+        encoded = self.encode(torch.cat([evidence.log_ratio, evidence.exposure], dim=1))
+        h = self.dropout(F.gelu(encoded + evidence.factors @ self.factors_to_hidden))
         for block in self.blocks:
             h = block(h, condition)
         h = self.film(h, condition)
-        return self.log_mean(h), self.log_shape(h.detach())
+        log_mean = self.log_mean(h) + evidence.factors @ self.factors_to_log_mean
+        return log_mean, self.log_shape(h.detach())
 
 
 class _Block(nn.Module):

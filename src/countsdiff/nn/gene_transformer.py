@@ -32,6 +32,8 @@ class GeneTransformer(nn.Module):
         Number of continuous covariates.
     n_groups
         Number of groups of variables with a size factor of their own.
+    n_factors
+        Number of factors, see :class:`~countsdiff.core.FactorModel`.
     width
         Length of a token, a multiple of 16.
     depth
@@ -52,6 +54,7 @@ class GeneTransformer(nn.Module):
         n_continuous: int = 0,
         *,
         n_groups: int = 1,
+        n_factors: int = 0,
         width: int = 64,
         depth: int = 3,
         dropout: float = 0.1,
@@ -64,7 +67,7 @@ class GeneTransformer(nn.Module):
         self.continuous = nn.Linear(2 * n_continuous, width) if n_continuous > 0 else None
         self.genes = nn.Parameter(0.3 * torch.randn(n_vars, width))
         self.seen = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
-        self.summary = nn.Sequential(nn.Linear(1 + 2 * n_groups, width), nn.SiLU(), nn.Linear(width, width))
+        self.summary = nn.Sequential(nn.Linear(1 + 2 * n_groups + n_factors, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         # a reading of its own for every gene; zero, so that the untrained network adds nothing
@@ -84,7 +87,8 @@ class GeneTransformer(nn.Module):
         features = self.covariates(evidence.categories, evidence.continuous)
         n_obs, n_categorical = evidence.categories.shape
         categorical, continuous = features.tensor_split([n_categorical * self.width], dim=1)
-        tokens = [self.summary(evidence.summary).unsqueeze(1), categorical.reshape(n_obs, n_categorical, self.width)]
+        summary = self.summary(torch.cat([evidence.summary, evidence.factors], dim=1))
+        tokens = [summary.unsqueeze(1), categorical.reshape(n_obs, n_categorical, self.width)]
         if self.continuous is not None:
             tokens.append(self.continuous(continuous).unsqueeze(1))
         return torch.cat(tokens, dim=1)

@@ -1,0 +1,109 @@
+"""What a few numbers per cell say of all its variables: factor analysis, with anything unseen left out exactly."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_LEAST_PAIRS = 20  # observations of a pair of variables that a covariance is divided by at the least
+_ROUNDS = 10  # of communalities and eigenvectors in turn: the third digit of neither moves any more
+_LEAST_NOISE = 0.05  # of a variable, in average variances, and in its own
+
+
+class FactorModel(nn.Module):
+    """Posterior means of the factors f of z = W f + ε, from the entries that were seen.
+
+    With f ~ N(0, 1) and noise of variance ψ of an entry seen in full, ψ / e of one seen at exposure e, the posterior
+    mean is (1 + Wᵀ (e / ψ) W)⁻¹ Wᵀ z / ψ, in which unseen entries do not appear. A network of fixed weights would have
+    to learn as much for every pattern of what is seen.
+
+    Parameters
+    ----------
+    variables
+        Positions of the variables that factors are inferred from, shape ``(n_seen,)``.
+    loadings, noise
+        W and ψ of these, shapes ``(n_seen, n_factors)`` and ``(n_seen,)``.
+    """
+
+    variables: Tensor
+    loadings: Tensor
+    noise: Tensor
+
+    def __init__(self, variables: Tensor, loadings: Tensor, noise: Tensor):
+        super().__init__()
+        self.register_buffer("variables", variables)
+        self.register_buffer("loadings", loadings)
+        self.register_buffer("noise", noise)
+
+    @property
+    def n_factors(self) -> int:
+        """Number of factors."""
+        return int(self.loadings.shape[1])
+
+    @classmethod
+    def empty(cls, n_seen: int, n_factors: int) -> "FactorModel":
+        """Factors that nothing loads on, and which are 0: until those of a file are loaded."""
+        return cls(torch.arange(n_seen), torch.zeros(n_seen, n_factors), torch.ones(n_seen))
+
+    @classmethod
+    def fit(
+        cls, variables: Tensor, n_factors: int, blocks: Iterable[tuple[Tensor, Tensor]], generator: torch.Generator
+    ) -> "FactorModel":
+        """Fit by principal factors: eigenvectors of the covariance with communalities on its diagonal.
+
+        Parameters
+        ----------
+        variables
+            As for the class.
+        n_factors
+            Number of factors; those that are no stronger than chance makes some of independent variables have no
+            loadings.
+        blocks
+            z, 0 where unseen, and which entries were seen (0 or 1), of these variables: blocks of rows, float32.
+        generator
+            Draws where the search for eigenvectors begins.
+        """
+        n_seen = len(variables)
+        products, pairs = torch.zeros(n_seen, n_seen), torch.zeros(n_seen, n_seen)
+        for z, seen in blocks:
+            products += z.T @ z
+            pairs += seen.T @ seen
+        covariance = products / pairs.clamp(min=_LEAST_PAIRS)
+        variance = covariance.diagonal().clone()
+        floor = _LEAST_NOISE * variance.mean().clamp(min=1e-6)
+        rank = min(n_factors, n_seen)
+        n_obs = pairs.mean().clamp(min=1.0)
+        basis = torch.linalg.qr(torch.randn(n_seen, min(2 * rank, n_seen), generator=generator)).Q
+        communality = variance / 2.0
+        loadings = torch.zeros(n_seen, n_factors)
+        for _ in range(_ROUNDS):
+            covariance.diagonal().copy_(communality)
+            basis = torch.linalg.qr(covariance @ (covariance @ basis)).Q
+            values, vectors = torch.linalg.eigh(basis.T @ covariance @ basis)
+            noise = variance - communality
+            # what independent variables get by chance (Koltchinskii & Lounici 2017)
+            chance = 2.0 * (noise.max() * noise.sum() / n_obs).sqrt() + noise.sum() / n_obs
+            values = torch.where(values > chance, values, 0.0)
+            loadings[:, :rank] = (basis @ vectors * values.sqrt())[:, -rank:].flip(1)
+            communality = torch.minimum(loadings.square().sum(1), (1.0 - _LEAST_NOISE) * variance)
+        return cls(variables, loadings, (variance - communality).clamp(min=floor))
+
+    def forward(self, z: Tensor, exposure: Tensor) -> Tensor:
+        """Posterior means, shape ``(n_obs, n_factors)``.
+
+        Parameters
+        ----------
+        z
+            Values of all variables, 0 where unseen; shape ``(n_obs, n_vars)``.
+        exposure
+            At what exposure they were seen, in [0, 1]; same shape.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            precise = self.loadings / self.noise.unsqueeze(1)
+            row, column = torch.tril_indices(self.n_factors, self.n_factors, device=z.device)
+            lower = exposure[:, self.variables] @ (precise[:, row] * self.loadings[:, column])
+            information = torch.eye(self.n_factors, device=z.device).repeat(len(z), 1, 1)
+            information[:, row, column] += lower
+            # of which only the lower half is read; no check of success, which a GPU would have to report to the host
+            factor, _ = torch.linalg.cholesky_ex(information)
+            return torch.cholesky_solve((z[:, self.variables] @ precise).unsqueeze(2), factor).squeeze(2)

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+
+from countsdiff.core import FactorModel
+
+N_VARS, N_FACTORS = 12, 3
+
+
+@pytest.fixture
+def model() -> FactorModel:
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.randn(N_VARS, N_FACTORS, generator=generator)
+    return FactorModel(torch.arange(N_VARS), loadings, 0.5 + torch.rand(N_VARS, generator=generator))
+
+
+def draw(model: FactorModel, n_obs: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.randn(n_obs, model.n_factors, generator=generator)
+    noise = torch.randn(n_obs, len(model.noise), generator=generator) * model.noise.sqrt()
+    return factors @ model.loadings.T + noise
+
+
+def test_factors_are_the_conditional_means_of_the_joint_normal_law(model):
+    exposure = torch.tensor([1.0, 0.4, 0.0])[torch.arange(N_VARS) % 3]
+    z = torch.randn(N_VARS, generator=torch.Generator().manual_seed(1)) * (exposure > 0)
+    at = exposure > 0
+    loadings, noise, z_seen = (v[at].double().numpy() for v in (model.loadings, model.noise, z))
+    e = exposure[at].double().numpy()
+    # z / e, of noise ψ / e, is what was seen: E[f | seen] = Wᵀ (W Wᵀ + D)⁻¹ z / e
+    law = loadings @ loadings.T + np.diag(noise / e)
+    expected = loadings.T @ np.linalg.solve(law, z_seen / e)
+    np.testing.assert_allclose(model(z[None], exposure[None])[0].numpy(), expected, rtol=1e-4)
+
+
+def test_nothing_seen_is_nothing_known(model):
+    nothing = torch.zeros(2, N_VARS)
+    assert torch.equal(model(nothing, nothing), torch.zeros(2, N_FACTORS))
+
+
+def test_rows_do_not_depend_on_each_other(model):
+    z, exposure = draw(model, 64), torch.rand(64, N_VARS, generator=torch.Generator().manual_seed(2))
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(model(z, exposure)[order], model(z[order], exposure[order]))
+
+
+def test_only_the_chosen_variables_are_looked_at(model):
+    few = FactorModel(torch.tensor([1, 4]), model.loadings[[1, 4]], model.noise[[1, 4]])
+    z = draw(model, 5)
+    seen = torch.zeros(5, N_VARS)
+    seen[:, [1, 4]] = 1.0
+    torch.testing.assert_close(few(z, torch.ones(5, N_VARS)), model(z * seen, seen))
+
+
+@pytest.mark.parametrize("share_missing", [0.0, 0.4])
+def test_fit_finds_the_covariance(model, share_missing):
+    z = draw(model, 40_000)
+    seen = (torch.rand(z.shape, generator=torch.Generator().manual_seed(4)) >= share_missing).float()
+    blocks = zip((z * seen).split(7_000), seen.split(7_000), strict=True)
+    fitted = FactorModel.fit(torch.arange(N_VARS), N_FACTORS, blocks, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(fitted.noise, model.noise, rtol=0.15, atol=0.05)
+    torch.testing.assert_close(
+        fitted.loadings @ fitted.loadings.T, model.loadings @ model.loadings.T, rtol=0.1, atol=0.15
+    )
+
+
+def test_fit_of_fewer_variables_than_factors_leaves_the_rest_empty():
+    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    fitted = FactorModel.fit(torch.arange(2), 5, [(z, torch.ones(50, 2))], torch.Generator().manual_seed(0))
+    assert fitted.n_factors == 5
+    assert not bool(fitted.loadings[:, 2:].any())
+    assert bool(fitted(z, torch.ones(50, 2)).isfinite().all())
+
+
+def test_fit_of_nothing_is_empty():
+    # no cell, and no cell with anything seen in it
+    for blocks in ([], [(torch.zeros(3, 4), torch.zeros(3, 4))]):
+        fitted = FactorModel.fit(torch.arange(4), 2, blocks, torch.Generator().manual_seed(0))
+        assert torch.equal(fitted(torch.ones(1, 4), torch.ones(1, 4)), torch.zeros(1, 2))
+
+
+def test_numbers_that_are_none_stay_so_without_an_error(model):
+    # training stops by its loss, with the cause
+    z = torch.full((1, N_VARS), torch.nan)
+    assert bool(model(z, torch.ones(1, N_VARS)).isnan().all())
