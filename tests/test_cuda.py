@@ -14,7 +14,7 @@ from scipy import sparse, stats
 from countsdiff import CountsDiffImputer, datasets, metrics, pp
 from countsdiff.core import SamplerConfig, sample, thin
 from countsdiff.core.counting import binomial_quantile, negative_binomial_quantile, poisson_quantile
-from countsdiff.core.denoiser import Context, Intensity
+from countsdiff.core.interfaces import Context, Intensity
 from countsdiff.core.random import RowGenerator
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -86,7 +86,7 @@ def cells(n_obs: int, n_vars: int) -> ad.AnnData:
 
 def flops_per_cell(model: CountsDiffImputer) -> int:
     """Floating point operations of the matrix products of one pass over one cell."""
-    from countsdiff.core.denoiser import Context
+    from countsdiff.core.interfaces import Context
 
     denoiser = model.module.denoiser
     x = torch.zeros(8, len(denoiser.mean), device=denoiser.mean.device)

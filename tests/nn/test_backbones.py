@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from countsdiff.core import Backbone, Context, Denoiser, FactorModel
-from countsdiff.core.denoiser import Evidence
+from countsdiff.core.interfaces import Evidence
 from countsdiff.nn import GeneMLP, GeneTransformer, adopted_state, get_backbone
 
 N_VARS = 5

@@ -5,10 +5,11 @@ float32 tensors that hold whole numbers. Nothing here knows of AnnData, scvi-too
 """
 
 from countsdiff.core.count_law import CountLaw
-from countsdiff.core.denoiser import Backbone, Context, Denoiser, Evidence, Intensity
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.factors import FactorModel
 from countsdiff.core.guidance import ClassifierFreeGuidance, Guidance
+from countsdiff.core.interfaces import Backbone, Context, Evidence, Intensity
 from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import TimeSampler, bregman_loss, get_weight, negative_binomial_loss
 from countsdiff.core.process import NoisedCounts, bridge, noise, thin

@@ -23,7 +23,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from countsdiff.core.denoiser import Context, DenoiserFn, Intensity, as_shift, multiplier
+from countsdiff.core.denoiser import as_shift, multiplier
+from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.loss import negative_binomial_loss
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import SamplerConfig, reverse_step

@@ -101,9 +101,12 @@ class FactorModel(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             precise = self.loadings / self.noise.unsqueeze(1)
             row, column = torch.tril_indices(self.n_factors, self.n_factors, device=z.device)
-            lower = exposure[:, self.variables] @ (precise[:, row] * self.loadings[:, column])
+            products = precise.index_select(1, row) * self.loadings.index_select(1, column)
+            lower = exposure[:, self.variables] @ products
             information = torch.eye(self.n_factors, device=z.device).repeat(len(z), 1, 1)
             information[:, row, column] += lower
             # of which only the lower half is read; no check of success, which a GPU would have to report to the host
-            factor, _ = torch.linalg.cholesky_ex(information)
-            return torch.cholesky_solve((z[:, self.variables] @ precise).unsqueeze(2), factor).squeeze(2)
+            root, _ = torch.linalg.cholesky_ex(information)
+            half = torch.linalg.solve_triangular(root, (z[:, self.variables] @ precise).unsqueeze(2), upper=False)
+            factors: Tensor = torch.linalg.solve_triangular(root.mT, half, upper=True).squeeze(2)
+            return factors

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
+from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 
 
 class Guidance(Protocol):

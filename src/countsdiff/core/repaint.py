@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from countsdiff.core.counting import binomial_quantile
-from countsdiff.core.denoiser import Context, DenoiserFn
+from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import SamplerConfig, reverse_step
 

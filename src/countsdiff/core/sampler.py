@@ -9,7 +9,7 @@ from torch import Tensor
 
 from countsdiff.core.count_law import CountLaw
 from countsdiff.core.counting import binomial_quantile
-from countsdiff.core.denoiser import Context, DenoiserFn, Intensity
+from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.process import attrition_limit, birth_exposure, survivors
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.schedule import CosineSchedule, Spacing, SurvivalSchedule

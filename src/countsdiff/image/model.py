@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from countsdiff.core.denoiser import Context, Denoiser
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.interfaces import Context
 from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss
 from countsdiff.core.process import noise

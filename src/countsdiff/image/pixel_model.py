@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from countsdiff.core.denoiser import Context, Denoiser, DenoiserFn, Intensity
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.guidance import ClassifierFreeGuidance
+from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from countsdiff.core.denoiser import Denoiser, Intensity
+from countsdiff.core.denoiser import Denoiser
+from countsdiff.core.interfaces import Intensity
 
 
 def share(denoiser: Denoiser) -> Tensor | float:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
-from countsdiff.core.denoiser import N_DRIFT, Context
+from countsdiff.core.denoiser import N_DRIFT
+from countsdiff.core.interfaces import Context
 from countsdiff.core.random import RowGenerator
 from countsdiff.model._module import CountsDiffModule
 

@@ -11,8 +11,9 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass
 from torch import Tensor
 
-from countsdiff.core.denoiser import N_DRIFT, Context, Denoiser, HeadName, Intensity
+from countsdiff.core.denoiser import N_DRIFT, Denoiser, HeadName
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.interfaces import Context, Intensity
 from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.process import NoisedCounts, noise
 from countsdiff.core.schedule import Spacing, get_schedule

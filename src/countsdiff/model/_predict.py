@@ -11,8 +11,8 @@ from scipy import special
 from torch import Tensor
 
 from countsdiff.core.count_law import CountLaw
-from countsdiff.core.denoiser import Context, DenoiserFn
 from countsdiff.core.estimators import log_mean
+from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerState, sample

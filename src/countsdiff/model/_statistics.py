@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from countsdiff.core.denoiser import shrunken_log_ratio
 from countsdiff.core.factors import FactorModel
+from countsdiff.core.interfaces import shrunken_log_ratio
 from countsdiff.counts import CellReader
 
 _N_FACTORS = 32
@@ -26,7 +26,7 @@ class GeneStatistics:
     mean, dispersion
         Mean count at size factor 1, and shape of the gamma law of the rate over cells; float32, shape ``(n_vars,)``.
     factors
-        Factor model of the log ratios, see :class:`~countsdiff.core.denoiser.Evidence`.
+        Factor model of the log ratios, see :class:`~countsdiff.core.interfaces.Evidence`.
     """
 
     mean: torch.Tensor

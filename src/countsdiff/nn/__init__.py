@@ -1,4 +1,4 @@
-"""Networks: plain modules that turn :class:`~countsdiff.core.denoiser.Evidence` into two numbers per entry."""
+"""Networks: plain modules that turn :class:`~countsdiff.core.interfaces.Evidence` into two numbers per entry."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from countsdiff.core.denoiser import Evidence
+from countsdiff.core.interfaces import Evidence
 from countsdiff.nn.embed import CovariateEmbedding, FiLM, zeroed
 
 _CONDITION = 64  # length of the conditioning vector
@@ -65,7 +65,7 @@ class GeneMLP(nn.Module):
         self.factors_to_log_mean = nn.Parameter(torch.zeros(n_factors, n_vars))
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """See :class:`countsdiff.core.denoiser.Backbone`."""
+        """See :class:`countsdiff.core.interfaces.Backbone`."""
         covariates = self.covariates(evidence.categories, evidence.continuous)
         condition = self.condition(torch.cat([evidence.summary, covariates], dim=1))
         encoded = self.encode(torch.cat([evidence.log_ratio, evidence.exposure], dim=1))

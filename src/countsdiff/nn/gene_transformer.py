@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from countsdiff.core.denoiser import Evidence
+from countsdiff.core.interfaces import Evidence
 from countsdiff.nn.embed import CovariateEmbedding
 
 _HEAD_WIDTH = 16
@@ -75,7 +75,7 @@ class GeneTransformer(nn.Module):
         self.log_shape = _Readout(n_vars, width)
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """See :class:`countsdiff.core.denoiser.Backbone`."""
+        """See :class:`countsdiff.core.interfaces.Backbone`."""
         seen = torch.stack([evidence.log_ratio, evidence.exposure], dim=2)
         tokens = torch.cat([self.genes + self.seen(seen), self._cell_tokens(evidence)], dim=1)
         for block in self.blocks:

@@ -67,7 +67,7 @@ class LinearEstimate(nn.Module):
 
     @torch.no_grad()
     def forward(self, counts: Tensor, exposure: Tensor) -> Tensor:
-        """Intensities, as :class:`~countsdiff.core.denoiser.Intensity` has them.
+        """Intensities, as :class:`~countsdiff.core.interfaces.Intensity` has them.
 
         Parameters
         ----------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from countsdiff.core.denoiser import Evidence
+from countsdiff.core.interfaces import Evidence
 from countsdiff.nn.embed import CovariateEmbedding, zeroed
 
 _LONGEST = 1000.0  # time that the sinusoids of the U-Net resolve
@@ -101,7 +101,7 @@ class UNet(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """See :class:`countsdiff.core.denoiser.Backbone`."""
+        """See :class:`countsdiff.core.interfaces.Backbone`."""
         n_obs = len(evidence.log_ratio)
         # what neighbours have to say is their average, of ratios rather than of their logarithms
         channels = [torch.expm1(evidence.log_ratio), evidence.exposure]
