@@ -59,7 +59,7 @@ def _log_ratios(
     readers: list[CellReader], moments: list[tuple[torch.Tensor, torch.Tensor]], variables: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Log ratios of evenly spread cells, and which entries were observed (0 or 1), of some variables."""
-    for chunk in readers[0].chunks(readers[0].spread(2 * _MOST_FOR_FACTORS)):
+    for chunk in readers[0].chunks(_spread(readers[0], 2 * _MOST_FOR_FACTORS)):
         ratios, seen = [], []
         for reader, (mean, dispersion) in zip(readers, moments, strict=True):
             counts, observed, size = (torch.as_tensor(v).float() for v in _read(reader, chunk, mean.double().numpy()))
@@ -73,8 +73,7 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, torch.Tenso
 
     A gene that is never observed, or never detected, gets a small mean instead of zero, so that its logarithm exists.
     """
-    n_cells = min(reader.n_obs, _MAX_CELLS, max(_MAX_ENTRIES // reader.counts.shape[1], 1_000))
-    rows = reader.spread(n_cells)
+    rows = _spread(reader, _MAX_CELLS)
     total, n_observed = np.zeros(n_vars), np.zeros(n_vars)
     for chunk in reader.chunks(rows):
         counts, missing = reader(chunk)
@@ -95,6 +94,11 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, torch.Tenso
     # variance = mean + mean² / shape, the excess over the Poisson variance being shared out by least squares
     dispersion = np.clip(explained / np.maximum(excess, 1e-3 * explained + 1e-12), 0.05, 20.0)
     return torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(dispersion, dtype=torch.float32)
+
+
+def _spread(reader: CellReader, most: int) -> NDArray[np.intp]:
+    """At most so many evenly spread cells, fewer of very many variables."""
+    return reader.spread(min(reader.n_obs, most, max(_MAX_ENTRIES // reader.counts.shape[1], 1_000)))
 
 
 def _read(
