@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from countsdiff import CountsDiffImputer
+from countsdiff.model._training import _trainer_settings
 
 
 def fit(adata, seed=0, **kwargs):
@@ -81,6 +82,13 @@ def test_history_and_best_weights(make_adata):
         loss = model.module.imputation_loss(tensors, generator).mean()
     # predictive laws were set right after training: undo that to see the weights that validation saw
     assert np.isclose(validation, float(loss), rtol=1e-5).any()
+
+
+@pytest.mark.parametrize(("max_epochs", "patience"), [(10, 20), (30, 20), (100, 50)])
+def test_early_stopping_waits_for_half_of_a_long_training(max_epochs, patience):
+    # with epochs of a hundred steps, each of which is validated
+    settings = _trainer_settings(100, max_epochs, 1, early_stopping=True)
+    assert (settings["check_val_every_n_epoch"], settings["early_stopping_patience"]) == (1, patience)
 
 
 def test_early_stopping_stops_when_nothing_improves(make_adata):

@@ -28,6 +28,7 @@ from countsdiff.model._plan import CountsDiffTrainingPlan
 from countsdiff.model._steps import StepSplitter
 
 _VALIDATE_EVERY = 100  # steps
+_PATIENCE = 20  # validations, or half of them
 _MOST_VALIDATED = 2_000  # cells
 _REPLACED = {  # arguments of scvi-tools' own train
     "max_epochs": "say how long by max_steps, updates of the weights.",
@@ -79,7 +80,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             them in a tenth of the cells), which trains for every task. 1 trains an unconditional model, the paper's:
             best for generating cells, and what ``method="repaint"`` was made for.
         early_stopping
-            Stop when twenty validations in a row, a hundred steps apart, brought no improvement.
+            Stop when half of all validations in a row, and at least twenty, brought no improvement. They are a hundred
+            steps apart.
         validation_size
             Share of the cells to validate on, at most 2,000 of them. The weights that are kept are the last ones that
             did no worse than the best, within one standard error. 0 switches validation off.
@@ -131,7 +133,9 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             "share_hidden": share_hidden,
             "seed": seed,
         }
-        settings = _trainer_settings(steps_per_epoch, n_passes, early_stopping if len(validation) > 0 else None)
+        settings = _trainer_settings(
+            steps_per_epoch, max_epochs, n_passes, early_stopping if len(validation) > 0 else None
+        )
         settings |= trainer_kwargs | {"callbacks": [*_listed(trainer_kwargs.get("callbacks")), KeepBest()]}
         if settings.get("strategy") == "ddp":
             del settings["strategy"]  # Lightning's choice anyway; by that name scvi-tools switches early stopping off
@@ -235,12 +239,15 @@ def _without_notices() -> Iterator[None]:
         log.removeFilter(is_news)
 
 
-def _trainer_settings(steps_per_epoch: int, n_passes: int, early_stopping: bool | None) -> dict[str, Any]:
+def _trainer_settings(
+    steps_per_epoch: int, max_epochs: int, n_passes: int, early_stopping: bool | None
+) -> dict[str, Any]:
     """Settings of scvi-tools' trainer; `early_stopping` is None where there is no validation."""
+    validate_every = max(1, round(_VALIDATE_EVERY / steps_per_epoch))
     settings: dict[str, Any] = {
         "gradient_clip_val": 1.0,
         "limit_train_batches": steps_per_epoch * n_passes,
-        "check_val_every_n_epoch": max(1, round(_VALIDATE_EVERY / steps_per_epoch)),
+        "check_val_every_n_epoch": validate_every,
         "log_every_n_steps": min(10, steps_per_epoch * n_passes),
         "use_distributed_sampler": False,  # devices share the cells of a step after they were read
     }
@@ -249,7 +256,8 @@ def _trainer_settings(steps_per_epoch: int, n_passes: int, early_stopping: bool 
     return settings | {
         "early_stopping": early_stopping,
         "early_stopping_monitor": "validation_loss",
-        "early_stopping_patience": 20,
+        # losses stand still while the learning rate is high, and fall again with it
+        "early_stopping_patience": max(_PATIENCE, max_epochs // validate_every // 2),
     }
 
 
