@@ -187,7 +187,7 @@ def test_extreme_data(make_adata, n_obs, n_vars, scale):
 def test_other_heads_impute(make_adata, hidden, train, head):
     adata = make_adata()
     adata.layers["hidden"] = hidden
-    model = train(adata, missing_layer="hidden", model_kwargs={"head": head}, max_steps=60)
+    model = train(adata, missing_layer="hidden", model_kwargs={"head": head}, max_steps=200)
     mean = model.impute(inplace=False)[hidden]
     for n_steps in (1, 20):
         draws = model.impute(output="sample", n_samples=40, n_steps=n_steps, inplace=False)[:, hidden]
