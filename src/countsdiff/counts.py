@@ -197,7 +197,7 @@ def check_boolean(matrix, name: str = "missing") -> None:
         strange = ~np.isin(values, (0, 1))
         if strange.any():
             raise ValueError(
-                f"{name} holds {values[strange].flat[0]!s}; it must be boolean: True where an entry is to be imputed."
+                f"{name} holds {values[strange].flat[0]!s}; it must be boolean: True where an entry is missing."
             )
 
 

@@ -128,6 +128,12 @@ def test_offline_says_what_to_do():
         atlas.sample(5, seed=0)
 
 
+def test_a_file_in_the_place_of_the_cache_is_named(make, cache):
+    cache.write_text("")
+    with pytest.raises(NotADirectoryError, match="let COUNTSDIFF_CACHE name one"):
+        make().sample(5, seed=0)
+
+
 def test_the_paper_s_atlases(make, monkeypatch):
     tiny = make()
     for name, function in (("fetal_atlas", datasets.fetal_atlas), ("heart_atlas", datasets.heart_atlas)):

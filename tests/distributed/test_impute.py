@@ -235,6 +235,7 @@ def test_says_what_does_not_fit_on_the_disk(folder, tmp_path, monkeypatch):
         ({"layer": "nix"}, "nix"),
         ({"out": "data.h5ad"}, "overwrite the input"),
         ({"indices": [0]}, "no argument 'indices'"),
+        ({"client": "tcp://node:8786"}, "got 'tcp://node:8786'"),
     ],
 )
 def test_bad_arguments_leave_nothing_behind(folder, monkeypatch, arguments, message):

@@ -173,6 +173,7 @@ def test_trajectory_ends_in_the_cell(make_adata):
         (lambda a: pl.recovery(a, "nowhere"), KeyError, "'nowhere'"),
         (lambda a: pl.recovery(a, np.zeros((2, 2))), ValueError, r"\(2, 2\)"),
         (lambda a: pl.recovery(a, "truth", hidden=np.zeros(a.shape)), ValueError, "No entry is hidden"),
+        (lambda a: pl.recovery(a, "truth", hidden="truth"), ValueError, "must be boolean"),
         (lambda a: pl.zeros_filled(a, "nowhere"), KeyError, "'nowhere'"),
         (lambda a: pl.coverage(a, "truth", interval=90), ValueError, "between 0 and 1"),
         (lambda a: pl.calibration(a[:1].copy(), "truth"), ValueError, "has ten of the"),

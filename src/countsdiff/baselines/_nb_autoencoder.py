@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.loss import negative_binomial_loss
 
 from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, normalise, observe, size_factors
@@ -63,6 +64,8 @@ class NBAutoencoder(Imputer):
         ValueError
             If fewer than three cells have an observed entry.
         """
+        if self.n_steps is not None:
+            check_whole(1, n_steps=self.n_steps)
         counts, observed = observe(counts, missing)
         cells = observed.any(axis=1)
         if cells.sum() < 3:
@@ -158,7 +161,7 @@ def _train(
     cells = torch.randperm(len(x), generator=generator)
     n_held_out = max(len(x) // 10, 1)
     held_out, training = cells[:n_held_out], cells[n_held_out:]
-    n_epochs = math.ceil(n_steps / math.ceil(len(training) / _BATCH)) if n_steps else _MAX_EPOCHS
+    n_epochs = _MAX_EPOCHS if n_steps is None else math.ceil(n_steps / math.ceil(len(training) / _BATCH))
     optimizer = torch.optim.RMSprop(network.parameters(), lr=_LEARNING_RATE, alpha=0.9)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=_PATIENCE_RATE)
 

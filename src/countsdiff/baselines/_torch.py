@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.optim import adamw_cycle
 from countsdiff.nn.embed import zeroed
@@ -109,7 +110,9 @@ def train(
     n_obs = len(cells)
     if n_obs == 0:
         raise ValueError("no entry is observed: there is nothing to learn from")
-    n_steps = n_steps or min(max(7 * n_obs // 10, 1_500), 20_000)
+    if n_steps is None:
+        n_steps = min(max(7 * n_obs // 10, 1_500), 20_000)
+    check_whole(1, n_steps=n_steps)
     device = observed.device
     generator = seeded(seed, device)
     cells = cells[torch.randperm(n_obs, generator=generator, device=device)]

@@ -33,10 +33,17 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> None:
 
     Raises
     ------
+    NotADirectoryError
+        If a file stands where the folder should be.
     ConnectionError
         If the server cannot be reached or the transfer breaks off; the message says how to do without.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"{path.parent} is no folder to download to; let COUNTSDIFF_CACHE name one, or nothing."
+        ) from error
     with atomic(path) as partial:
         try:
             _transfer(url, partial)

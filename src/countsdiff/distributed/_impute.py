@@ -99,6 +99,8 @@ def impute(
             f"distributed.impute has no argument {of_whole[0]!r}: it imputes all cells of a store, into a file."
         )
     check_key(key_added)
+    if client is not None and not hasattr(client, "submit"):
+        raise TypeError(f"client is a dask.distributed.Client, such as local_client(2); got {client!r}.")
     parts = out.with_name(f"{out.name}.parts")
     try:
         plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, accelerator, options)

@@ -50,7 +50,8 @@ class CountsDiffImputer(
         Data of raw counts. If :meth:`setup_anndata` was not called, the layer ``"counts"`` is registered if there is
         one, else ``X``; copies and subsets of registered data are registered as those are.
     registry
-        Registry of a saved model, whose weights and statistics are about to be loaded: for :meth:`load`.
+        Registry of a model whose weights and statistics are about to be taken over: for :meth:`load` and
+        :meth:`load_query_data`.
     head
         ``"gamma"`` (default), ``"rate"`` or ``"x0"``; see :class:`~countsdiff.core.denoiser.Denoiser`.
     schedule
@@ -112,7 +113,7 @@ class CountsDiffImputer(
         stats = self.summary_stats
         modalities = self._modalities()
         group_sizes = [stats.n_vars] if modalities is None else modalities.sizes
-        # a registry comes from a file, and what was known of its training data with the weights
+        # with a registry comes another model, and what was known of its training data with the weights
         buffers = {} if adata is None or registry is not None else self._module_buffers(group_sizes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

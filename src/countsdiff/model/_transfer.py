@@ -95,7 +95,8 @@ class TransferableModel(CellModel):
             allow_missing_labels=True,
             **reference._setup_args(),
         )
-        model = cls(query, **reference.init_params_["non_kwargs"])
+        # as on loading: what the query's own statistics would be is the reference's to say
+        model = cls(query, registry=reference.registry_, **reference.init_params_["non_kwargs"])
         model.module.adopt(reference.module)
         model.to_device(reference.device)
         model.module.eval()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from countsdiff.core import CountLaw
+from countsdiff.counts import check_boolean
 
 from ._canvas import BLUE, GREY, ORANGE, dense, finish, start
 
@@ -165,7 +166,9 @@ def coverage(
 
 def _entries(adata: AnnData, hidden: Any, *matrices: Any) -> list[NDArray[np.float64]]:
     """Hidden entries of each matrix, those that are NaN in one of them left out."""
-    at = dense(adata, hidden) > 0
+    marks = dense(adata, hidden)
+    check_boolean(marks, "hidden")
+    at = marks > 0
     if not at.any():
         raise ValueError("No entry is hidden: `hidden` has to be True where counts were held out.")
     entries = [dense(adata, matrix)[at] for matrix in matrices]
