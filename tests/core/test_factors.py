@@ -64,6 +64,25 @@ def test_fit_finds_the_covariance(model, share_missing):
     )
 
 
+# the law is for complete data; missing entries leave covariances of unequal noise
+@pytest.mark.parametrize(("share_missing", "tolerance"), [(0.0, 0.1), (0.3, 0.3)])
+def test_few_observations_find_the_true_variance_along_vectors_that_noise_has_turned(share_missing, tolerance):
+    n_vars, n_obs, strengths = 400, 150, torch.tensor([40.0, 20.0])
+    generator = torch.Generator().manual_seed(0)
+    found, true = torch.zeros(2), torch.zeros(2)
+    for _ in range(10):  # or the variance of these very factors would decide
+        truth = torch.linalg.qr(torch.randn(n_vars, 2, generator=generator)).Q * strengths.sqrt()
+        z = torch.randn(n_obs, 2, generator=generator) @ truth.T + torch.randn(n_obs, n_vars, generator=generator)
+        seen = (torch.rand(z.shape, generator=generator) >= share_missing).float()
+        loadings = FactorModel.fit(torch.arange(n_vars), 6, [(z * seen, seen)], generator).loadings
+        variances = loadings.square().sum(0)
+        assert int((variances > 0).sum()) == 2  # and none that chance makes
+        found += variances[:2]
+        true += ((loadings[:, :2] / variances[:2].sqrt()).T @ truth).square().sum(1)
+    assert bool((true < 0.95 * 10 * strengths).all())  # the vectors are those of the sample
+    torch.testing.assert_close(found, true, rtol=tolerance, atol=0.0)
+
+
 def test_fit_of_fewer_variables_than_factors_leaves_the_rest_empty():
     z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     fitted = FactorModel.fit(torch.arange(2), 5, [(z, torch.ones(50, 2))], torch.Generator().manual_seed(0))

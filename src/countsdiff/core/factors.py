@@ -57,7 +57,7 @@ class FactorModel(nn.Module):
             As for the class.
         n_factors
             Number of factors; those that are no stronger than chance makes some of independent variables have no
-            loadings.
+            loadings, and the others as much variance as the variables have along them: a sample shows more.
         blocks
             z, 0 where unseen, and which entries were seen (0 or 1), of these variables: blocks of rows, float32.
         generator
@@ -81,10 +81,8 @@ class FactorModel(nn.Module):
             basis = torch.linalg.qr(covariance @ (covariance @ basis)).Q
             values, vectors = torch.linalg.eigh(basis.T @ covariance @ basis)
             noise = variance - communality
-            # what independent variables get by chance (Koltchinskii & Lounici 2017)
-            chance = 2.0 * (noise.max() * noise.sum() / n_obs).sqrt() + noise.sum() / n_obs
-            values = torch.where(values > chance, values, 0.0)
-            loadings[:, :rank] = (basis @ vectors * values.sqrt())[:, -rank:].flip(1)
+            strength = _without_chance(values, noise.sum() / n_obs, noise.max() * noise.sum() / n_obs)
+            loadings[:, :rank] = (basis @ vectors * strength.sqrt())[:, -rank:].flip(1)
             communality = torch.minimum(loadings.square().sum(1), (1.0 - _LEAST_NOISE) * variance)
         return cls(variables, loadings, (variance - communality).clamp(min=floor))
 
@@ -110,3 +108,18 @@ class FactorModel(nn.Module):
             half = torch.linalg.solve_triangular(root, (z[:, self.variables] @ precise).unsqueeze(2), upper=False)
             factors: Tensor = torch.linalg.solve_triangular(root.mT, half, upper=True).squeeze(2)
             return factors
+
+
+def _without_chance(values: Tensor, level: Tensor, spread: Tensor) -> Tensor:
+    """Variance along the eigenvectors of a sample, which noise has turned, and whose eigenvalues it has made too large.
+
+    Independent variables alone reach level + 2 √spread (Koltchinskii & Lounici 2017), and what is no larger becomes 0.
+    What is larger gets the eigenvalue that a spiked covariance needs to come to it, times the squared cosine between
+    its eigenvector and that of the sample (Benaych-Georges & Nadakuditi 2011; Donoho, Gavish & Johnstone 2018). With
+    unequal noise these are approximations: `level` takes its mean, `spread` its largest.
+    """
+    above = values - level
+    root = (above.square() - 4.0 * spread).clamp(min=0.0).sqrt()
+    spike = ((above + root) / 2.0).clamp(min=1e-12)
+    shrunk = (spike - spread / spike) / (1.0 + level / spike)
+    return torch.where(above > 2.0 * spread.sqrt(), shrunk, 0.0)
