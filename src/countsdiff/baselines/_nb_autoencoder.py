@@ -64,8 +64,6 @@ class NBAutoencoder(Imputer):
         ValueError
             If fewer than three cells have an observed entry.
         """
-        if self.n_steps is not None:
-            check_whole(1, n_steps=self.n_steps)
         counts, observed = observe(counts, missing)
         cells = observed.any(axis=1)
         if cells.sum() < 3:
@@ -161,7 +159,10 @@ def _train(
     cells = torch.randperm(len(x), generator=generator)
     n_held_out = max(len(x) // 10, 1)
     held_out, training = cells[:n_held_out], cells[n_held_out:]
-    n_epochs = _MAX_EPOCHS if n_steps is None else math.ceil(n_steps / math.ceil(len(training) / _BATCH))
+    n_epochs = _MAX_EPOCHS
+    if n_steps is not None:
+        check_whole(1, n_steps=n_steps)
+        n_epochs = math.ceil(n_steps / math.ceil(len(training) / _BATCH))
     optimizer = torch.optim.RMSprop(network.parameters(), lr=_LEARNING_RATE, alpha=0.9)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=_PATIENCE_RATE)
 

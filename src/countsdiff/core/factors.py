@@ -81,7 +81,7 @@ class FactorModel(nn.Module):
             basis = torch.linalg.qr(covariance @ (covariance @ basis)).Q
             values, vectors = torch.linalg.eigh(basis.T @ covariance @ basis)
             noise = variance - communality
-            strength = _without_chance(values, noise.sum() / n_obs, noise.max() * noise.sum() / n_obs)
+            strength = _without_chance(values, noise, n_obs)
             loadings[:, :rank] = (basis @ vectors * strength.sqrt())[:, -rank:].flip(1)
             communality = torch.minimum(loadings.square().sum(1), (1.0 - _LEAST_NOISE) * variance)
         return cls(variables, loadings, (variance - communality).clamp(min=floor))
@@ -110,14 +110,15 @@ class FactorModel(nn.Module):
             return factors
 
 
-def _without_chance(values: Tensor, level: Tensor, spread: Tensor) -> Tensor:
+def _without_chance(values: Tensor, noise: Tensor, n_obs: Tensor) -> Tensor:
     """Variance along the eigenvectors of a sample, which noise has turned, and whose eigenvalues it has made too large.
 
     Independent variables alone reach level + 2 √spread (Koltchinskii & Lounici 2017), and what is no larger becomes 0.
     What is larger gets the eigenvalue that a spiked covariance needs to come to it, times the squared cosine between
     its eigenvector and that of the sample (Benaych-Georges & Nadakuditi 2011; Donoho, Gavish & Johnstone 2018). With
-    unequal noise these are approximations: `level` takes its mean, `spread` its largest.
+    unequal noise these are approximations: the level takes its mean, the spread its largest.
     """
+    level, spread = noise.sum() / n_obs, noise.max() * noise.sum() / n_obs
     above = values - level
     root = (above.square() - 4.0 * spread).clamp(min=0.0).sqrt()
     spike = ((above + root) / 2.0).clamp(min=1e-12)

@@ -95,7 +95,7 @@ class TransferableModel(CellModel):
             allow_missing_labels=True,
             **reference._setup_args(),
         )
-        # as on loading: what the query's own statistics would be is the reference's to say
+        # with a registry, as on loading: the reference's statistics replace the query's, which need not be computed
         model = cls(query, registry=reference.registry_, **reference.init_params_["non_kwargs"])
         model.module.adopt(reference.module)
         model.to_device(reference.device)
