@@ -2,8 +2,10 @@
 
 import warnings
 from collections import Counter
+from itertools import islice
 
 import anndata as ad
+import lightning.pytorch as pl
 import mudata
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from countsdiff.core import SamplerConfig, sample, thin
 from countsdiff.core.counting import binomial_quantile, negative_binomial_quantile, poisson_quantile
 from countsdiff.core.interfaces import Context, Intensity
 from countsdiff.core.random import RowGenerator
+from countsdiff.model._graph import GraphedLoss
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 GPU = torch.device("cuda")
@@ -119,25 +122,60 @@ def test_samples_do_not_depend_on_the_batch(model):
     np.testing.assert_array_equal(one, other)
 
 
+class Watch(pl.Callback):
+    """Notes the lines of training, and of nothing before or after it, that wait for the device."""
+
+    def __init__(self):
+        self.lines: Counter[str] = Counter()
+
+    def on_train_start(self, *args: object) -> None:
+        torch.cuda.set_sync_debug_mode("warn")
+        self._recorder = warnings.catch_warnings(record=True)
+        self._caught = self._recorder.__enter__()
+        warnings.simplefilter("always")
+
+    def on_train_end(self, *args: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        self._recorder.__exit__()
+        self.lines.update(f"{w.filename}:{w.lineno}" for w in self._caught if "synchronizing CUDA" in str(w.message))
+
+
 def waits(adata: ad.AnnData | mudata.MuData, n_steps: int, precision: str = "32-true", **settings: str) -> Counter[str]:
     """How often the host waits for the device in a training of one epoch, by the line that waits."""
-    model = CountsDiffImputer(adata, **settings)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            model.train(
-                n_steps,
-                batch_size=adata.n_obs // n_steps + 1,
-                validation_size=0.0,
-                accelerator="gpu",
-                precision=precision,
-                enable_progress_bar=False,
-            )
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    model, watch = CountsDiffImputer(adata, **settings), Watch()
+    model.train(
+        n_steps,
+        batch_size=adata.n_obs // n_steps + 1,
+        validation_size=0.0,
+        accelerator="gpu",
+        precision=precision,
+        enable_progress_bar=False,
+        callbacks=[watch],
+    )
     assert model.trainer.global_step == n_steps
-    return Counter(f"{w.filename}:{w.lineno}" for w in caught if "synchronizing CUDA" in str(w.message))
+    return watch.lines
+
+
+def test_a_graph_has_the_loss_and_gradients_of_the_module(pbmc):
+    adata = ad.AnnData(pbmc[2].X[:, :64])
+    CountsDiffImputer.setup_anndata(adata)
+    model = CountsDiffImputer(adata, dropout=0.0)
+    module, generator = model.module.to(GPU).train(), torch.Generator(GPU).manual_seed(0)
+    one, other = (
+        module.noised({name: tensor.to(GPU) for name, tensor in batch.items()}, generator)
+        for batch in islice(model._make_data_loader(adata=adata, batch_size=128), 2)
+    )
+
+    def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
+        module.zero_grad()
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in module.denoiser.parameters() if p.grad is not None)]
+
+    graph = GraphedLoss(module, one)
+    for cells in (one, other, one):
+        expected = gradients(module.loss(cells, 1.0))
+        torch.testing.assert_close(gradients(graph(cells)), expected, rtol=1e-3, atol=1e-5)
+        assert any(gradient.abs().max() > 0 for gradient in expected[1:])
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

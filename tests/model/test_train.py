@@ -127,6 +127,25 @@ def test_bfloat16_learns_as_much(make_adata):
     assert last[0] == pytest.approx(last[1], rel=0.02)
 
 
+class Norms(pl.Callback):
+    """Remembers the norm of the gradients that were stepped along."""
+
+    def __init__(self):
+        self.norms = []
+
+    def on_train_batch_end(self, trainer, plan, *_):
+        assert all(optimizer.defaults["fused"] for optimizer in trainer.optimizers)
+        gradients = [p.grad.flatten() for p in plan.parameters() if p.grad is not None]
+        self.norms.append(torch.cat(gradients).norm())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped(make_adata, precision):
+    watch = Norms()
+    fit(make_adata(), max_steps=6, precision=precision, gradient_clip_val=1e-3, callbacks=[watch])
+    np.testing.assert_allclose(watch.norms, 1e-3, rtol=1e-2)
+
+
 class Watch(pl.Callback):
     """Remembers the averaged weights of the last validation, and spoils those that are trained after `step`."""
 

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from typing import Any
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -14,46 +12,19 @@ from torch import Tensor
 from countsdiff.core.denoiser import N_DRIFT, Denoiser, HeadName
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.interfaces import Context, Intensity
-from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss, negative_binomial_loss
-from countsdiff.core.process import NoisedCounts, noise
+from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
+from countsdiff.core.process import noise
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._balance import precision, predicted_shape, share
 from countsdiff.model._data import KEYS
 from countsdiff.model._hide import hide
+from countsdiff.model._noised import NoisedCells
 from countsdiff.model._statistics import GeneStatistics
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
 _LEAST_VALIDATED = 0.05  # and where it hides fewer, or validation would take a hundred passes
-
-
-@dataclass(frozen=True)
-class NoisedCells:
-    """Cells of one step of training, with all that is drawn for them.
-
-    Attributes
-    ----------
-    context
-        What is known of them.
-    levels
-        How far they are thinned, and the weights of their losses.
-    counts
-        The thinned counts.
-    """
-
-    context: Context
-    levels: NoiseLevels
-    counts: NoisedCounts
-
-    def __len__(self) -> int:
-        return len(self.levels.p)
-
-    def __getitem__(self, rows: slice) -> "NoisedCells":
-        def some(part: Any) -> Any:
-            return replace(part, **{field.name: getattr(part, field.name)[rows] for field in fields(part)})
-
-        return NoisedCells(some(self.context), some(self.levels), some(self.counts))
 
 
 class CountsDiffModule(BaseModuleClass):

@@ -6,11 +6,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from scvi.train import TrainingPlan
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from countsdiff.core.optim import adamw_cycle
-from countsdiff.model._module import CountsDiffModule, NoisedCells
+from countsdiff.model._graph import GraphedLoss
+from countsdiff.model._module import CountsDiffModule
+from countsdiff.model._noised import NoisedCells
+
+_CAN_CAPTURE = TorchVersion(torch.__version__) >= "2.11"  # earlier versions of torch have not been tried
 
 
 class CountsDiffTrainingPlan(TrainingPlan):
@@ -52,7 +59,9 @@ class CountsDiffTrainingPlan(TrainingPlan):
         self.seed = seed
         self.cell_losses: list[Tensor] = []  # of the validation cells, by minibatch
         self._losses: list[Tensor] = []  # of the passes of this epoch
+        self._sizes: list[int] = []  # of the steps they are of, in cells
         self._cells: NoisedCells  # of the step
+        self._graph: GraphedLoss | None = None
         self._generator = torch.Generator()
         self._streams: dict[str, Tensor] = {}  # states of the random streams in a checkpoint
 
@@ -82,17 +91,9 @@ class CountsDiffTrainingPlan(TrainingPlan):
         part = self._cells[one_pass * n_devices + self.global_rank :: n_parts]
         with self._dropout(one_pass):
             # Lightning takes the mean of passes and devices, whose parts of the cells need not be equal
-            loss = self.module.loss(part, n_cells / n_parts)
+            loss = self._loss(part, n_cells / n_parts)
         self._losses.append(loss.detach())
-        self.log(
-            "train_loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=n_cells,
-            sync_dist=n_devices > 1,
-        )
+        self._sizes.append(n_cells)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -100,17 +101,45 @@ class CountsDiffTrainingPlan(TrainingPlan):
         super().optimizer_step(*args, **kwargs)
         self.module.averaged.update(self.module.denoiser)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip under bfloat16 as under float32; Lightning refuses, for fused steps unscale the gradients of float16."""
+        if self.trainer.precision != "bf16-mixed":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(self.trainer.precision_plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+
     def on_train_batch_end(self, *args: Any) -> None:
-        """Stop a training that has gone astray; only now and then, since the losses of a GPU have to be waited for."""
+        """Log the loss, and stop if it has gone astray; once per epoch, since the losses of a GPU are waited for."""
         if not self.trainer.is_last_batch:
             return
+        n_passes = self.trainer.accumulate_grad_batches
         losses = self.trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
-        self._losses = []
-        losses = losses.view(-1, self.trainer.accumulate_grad_batches).mean(1)
+        losses = losses.view(-1, n_passes).mean(1)
+        sizes = torch.tensor(self._sizes[::n_passes], device=losses.device)
+        self._losses, self._sizes = [], []
         astray = (~losses.isfinite()).nonzero()
         if len(astray) > 0:
             first = int(astray[0])
             self._give_up("loss", losses[first], self.global_step - len(losses) + first + 1)
+        self.log(
+            "train_loss",
+            (losses * sizes).sum() / sizes.sum(),
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=1,
+            sync_dist=self.trainer.world_size > 1,
+        )
+
+    def on_train_end(self) -> None:
+        """Give the memory of the graph back."""
+        self._graph = None
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of the last validation."""
@@ -144,7 +173,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict:
         """AdamW under one learning-rate cycle."""
-        fused = self.trainer.precision == "32-true"  # Lightning does not clip fused gradients under mixed precision
+        fused = self.trainer.precision != "16-mixed"  # where a fused step unscales what was clipped too early
         parameters = self.module.denoiser.parameters()
         optimizer, cycle = adamw_cycle(parameters, self.lr, self.weight_decay, self.n_steps, fused=fused)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
@@ -158,6 +187,16 @@ class CountsDiffTrainingPlan(TrainingPlan):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them out again."""
         self._streams = checkpoint["streams"]
+
+    def _loss(self, cells: NoisedCells, n_cells: float) -> Tensor:
+        """Loss of one pass; on a GPU captured from the first one, for all with as many cells."""
+        # gradients of several passes cannot be added up in the memory that a graph writes them into
+        one_pass = self.trainer.accumulate_grad_batches == self.trainer.world_size == 1
+        if self.device.type == "cuda" and one_pass and _CAN_CAPTURE:
+            self._graph = self._graph or GraphedLoss(self.module, cells)
+            if len(cells) == self._graph.n_cells:
+                return self._graph(cells) / n_cells
+        return self.module.loss(cells, n_cells)
 
     @contextmanager
     def _dropout(self, one_pass: int) -> Iterator[None]:
