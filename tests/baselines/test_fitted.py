@@ -178,3 +178,10 @@ def test_means_of_other_cells_are_those_fitted(halves):
     )
     with pytest.raises(ValueError, match="'9'.*'0', '1', '2'"):
         label_mean.impute(others[:2], masked[:2], labels=[9, 1])
+
+
+@pytest.mark.parametrize("rival", [NBAutoencoder, GAIN, GaussianDiffusion, ReMDM])
+def test_no_steps_are_no_training(halves, rival):
+    counts, hidden, _ = halves[0]
+    with pytest.raises(ValueError, match="n_steps is a whole number, at least 1; got 0"):
+        rival(n_steps=0).fit(counts, hidden)

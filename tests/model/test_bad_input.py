@@ -267,6 +267,8 @@ def test_arguments_of_the_wrong_kind(make_adata, trained):
         with pytest.raises(TypeError, match="are AnnData or MuData; got str"):
             call("cells.h5ad")
     CountsDiffImputer.setup_anndata(adata, categorical_covariate_keys="batch")  # one name needs no list
+    CountsDiffImputer.setup_anndata(adata, categorical_covariate_keys=["batch", "batch"])  # and counts once
+    assert list(adata.obsm["_scvi_extra_categorical_covs"]) == ["batch"]
 
 
 def test_no_cells(trained, query):

@@ -4,9 +4,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._noised import NoisedCells
+from countsdiff.nn import GeneMLP, GeneTransformer
+
+_RECENT = TorchVersion(torch.__version__) >= "2.11"  # earlier versions of torch have not been tried
+
+
+def can_be_captured(module: CountsDiffModule) -> bool:
+    """Whether a GPU runs the same kernels for all cells: what others add may decide by what it sees, or wait for it."""
+    denoiser = module.denoiser
+    built_in = type(denoiser) is Denoiser and type(denoiser.backbone) in (GeneMLP, GeneTransformer)
+    return _RECENT and built_in and denoiser.mean.device.type == "cuda"
 
 
 class GraphedLoss:

@@ -10,14 +10,11 @@ from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from scvi.train import TrainingPlan
 from torch import Tensor
-from torch.torch_version import TorchVersion
 
 from countsdiff.core.optim import adamw_cycle
-from countsdiff.model._graph import GraphedLoss
+from countsdiff.model._graph import GraphedLoss, can_be_captured
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._noised import NoisedCells
-
-_CAN_CAPTURE = TorchVersion(torch.__version__) >= "2.11"  # earlier versions of torch have not been tried
 
 
 class CountsDiffTrainingPlan(TrainingPlan):
@@ -192,7 +189,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
         """Loss of one pass; on a GPU captured from the first one, for all with as many cells."""
         # gradients of several passes cannot be added up in the memory that a graph writes them into
         one_pass = self.trainer.accumulate_grad_batches == self.trainer.world_size == 1
-        if self.device.type == "cuda" and one_pass and _CAN_CAPTURE:
+        if one_pass and can_be_captured(self.module):
             self._graph = self._graph or GraphedLoss(self.module, cells)
             if len(cells) == self._graph.n_cells:
                 return self._graph(cells) / n_cells

@@ -196,5 +196,5 @@ def _check_columns(data: AnnData | MuData, setup: dict[str, Any]) -> None:
 
 
 def _as_list(names: str | Iterable[str] | None) -> list[str] | None:
-    """Names as they are saved with the model; one may come without a list."""
-    return None if names is None else [names] if isinstance(names, str) else [str(name) for name in names]
+    """Names as they are saved with the model, each once; one may come without a list."""
+    return None if names is None else [names] if isinstance(names, str) else list(dict.fromkeys(map(str, names)))
