@@ -16,7 +16,9 @@ def get_layer(adata: AnnData, layer: str | None):
     """
     if layer is None:
         if adata.X is None:
-            raise KeyError(f"adata.X is empty; name the layer with the counts, one of {list(named_layers(adata))}.")
+            names = list(named_layers(adata))
+            others = f"; name the layer with the counts, one of {names}" if names else ", and there are no layers"
+            raise KeyError(f"adata.X is empty{others}.")
         return adata.X
     if layer not in adata.layers:
         raise KeyError(f"adata.layers has no {layer!r}; it has {list(named_layers(adata)) or 'no layers'}.")
@@ -91,14 +93,15 @@ def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:
         )
 
 
-def require_columns(adata: AnnData, keys: Iterable[str | None]) -> None:
+def require_columns(adata: AnnData, keys: Iterable[str | None], remedy: str = "") -> None:
     """Check that ``adata.obs`` has the named columns.
 
     Raises
     ------
     KeyError
-        Naming the column that is absent, and those there are.
+        Naming the column that is absent, and those there are, and the `remedy` if there is one.
     """
     for key in keys:
         if key is not None and key not in adata.obs:
-            raise KeyError(f"adata.obs has no column {key!r}; it has {list(adata.obs.columns) or 'none'}.")
+            there = list(adata.obs.columns) or "none"
+            raise KeyError(f"adata.obs has no column {key!r}; it has {there}.{remedy}")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from countsdiff.baselines import (
     ALRA,
@@ -77,6 +78,13 @@ def test_impute_is_fit_and_impute_of_the_same_cells(imputer, halves):
     counts, hidden, kinds = halves[0]
     expected = imputer.fit(counts, hidden, labels=kinds, seed=2).impute(counts, hidden, labels=kinds)
     np.testing.assert_array_equal(imputer.impute(counts, hidden, labels=kinds, seed=2), expected)
+
+
+def test_sparse_counts_are_taken_as_dense_ones(imputer, halves):
+    counts, hidden, kinds = halves[0]
+    expected = imputer.impute(counts, hidden, labels=kinds)
+    result = imputer.impute(sparse.csr_matrix(counts), sparse.csr_matrix(hidden), labels=kinds)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_nothing_behind_missing_entries_is_seen(imputer, halves):

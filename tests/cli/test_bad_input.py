@@ -3,6 +3,7 @@ import os
 import signal
 
 import h5py
+import mudata
 import numpy as np
 import pytest
 
@@ -129,6 +130,12 @@ class TestBadInput:
         source.write_text("gene,count\n")
         status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad")
         assert (status, "not an .h5ad file" in err) == (2, True)
+
+    def test_several_modalities(self, run, adata, tmp_path):
+        source = tmp_path / "in.h5mu"
+        mudata.MuData({"rna": adata}).write(source)
+        status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad")
+        assert (status, "this file holds MuData" in err) == (2, True)
 
     def test_truncated_file(self, run, save, adata, tmp_path):
         source = save(adata)

@@ -234,6 +234,7 @@ def test_says_what_does_not_fit_on_the_disk(folder, tmp_path, monkeypatch):
         ({"key_added": "a/b"}, "a/b"),
         ({"layer": "nix"}, "nix"),
         ({"out": "data.h5ad"}, "overwrite the input"),
+        ({"out": "imputed.zarr"}, "let its name end in .h5ad"),
         ({"indices": [0]}, "no argument 'indices'"),
         ({"client": "tcp://node:8786"}, "got 'tcp://node:8786'"),
     ],

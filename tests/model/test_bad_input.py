@@ -90,6 +90,13 @@ def test_unseen_category(trained, query):
         trained.impute(query)
 
 
+def test_query_without_a_column(make_adata, train):
+    model, query = train(make_adata(), labels_key="kind"), make_adata(seed=3)
+    del query.obs["kind"]
+    with pytest.raises(KeyError, match="no column 'kind'; it has .*load_query_data"):
+        model.impute(query)
+
+
 def test_query_without_marks_of_missing_entries(trained, make_adata):
     adata = make_adata()
     trained.impute(adata)
@@ -258,8 +265,24 @@ def test_arguments_of_the_wrong_kind(make_adata, trained):
     for name, value in {"seed": 1.5, "n_steps": 2.5, "n_samples": 0, "batch_size": 0}.items():
         with pytest.raises(ValueError, match=f"{name} is a whole number.*; got {value}"):
             trained.impute(output="sample", **{name: value})
-    with pytest.raises(ValueError, match=r"library_size is positive; got -1"):
-        trained.get_normalized_expression(library_size=-1)
+    for size in (-1, np.inf, None, "own", np.ones(3)):
+        with pytest.raises(ValueError, match=r"library_size is positive and finite, or 'latent'; got"):
+            trained.get_normalized_expression(library_size=size)
+    with pytest.raises(ValueError, match=r"True_? is none of the data; a mask has names"):
+        trained.get_normalized_expression(gene_list=np.ones(adata.n_vars, dtype=bool))
+    for predict in (trained.impute, trained.denoise):
+        with pytest.raises(ValueError, match="Unknown output 'rate'"):  # which is there for get_normalized_expression
+            predict(output="rate")
+    with pytest.raises(ValueError, match="interval is a coverage.*; got '0.9'"):
+        trained.impute(interval="0.9")
+    with pytest.raises(ValueError, match="n_cells is a whole number, at least 1; got 2.5"):
+        trained.generate(2.5)
+    with pytest.raises(ValueError, match="seed is a whole number; got None"):
+        trained.generate(2, seed=None)
+    with pytest.raises(ValueError, match="accumulate_grad_batches is a whole number, at least 1; got 0"):
+        model.train(accumulate_grad_batches=0)
+    with pytest.raises(TypeError, match=r"give it one modality, such as mdata\['rna'\]"):
+        trained.impute(mudata.MuData({"rna": adata}))
     for key in ("", "a/b", None):
         with pytest.raises(ValueError, match="key_added names a layer, without slashes"):
             trained.impute(key_added=key)

@@ -85,7 +85,11 @@ def test_arguments_are_those_of_scvi_tools():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"gene_list": ["gene1", "nope"]}, "'nope'"), ({"transform_batch": "q"}, r"'q' is unknown.*'x', 'y', 'z'")],
+    [
+        ({"gene_list": ["gene1", "nope"]}, "'nope'"),
+        ({"transform_batch": "q"}, r"'q' is unknown.*'x', 'y', 'z'"),
+        ({"transform_batch": []}, "no batch"),
+    ],
 )
 def test_unknown_names(trained, query, arguments, message):
     for method in (trained.get_normalized_expression, trained.posterior_predictive_sample):

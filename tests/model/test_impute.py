@@ -107,6 +107,7 @@ def test_layers_and_provenance(trained, query, hidden):
     assert record["n_imputed"] == hidden.sum()
     assert record["seed"] == 5
     assert record["output"] == "sample"
+    assert record["interval"] == 0.8
     assert {"imputed_0", "imputed_1", "imputed_std", "imputed_lower", "imputed_upper"} <= set(query.layers)
     trained.denoise(query)
     assert set(query.uns["countsdiff"]) == {"imputed", "denoised"}

@@ -98,7 +98,9 @@ def test_layers_of_every_modality_keep_what_was_observed(model):
     names = mdata.obs_names[there]
     np.testing.assert_array_equal(proteins[there], dense(mdata["prot"][names].X))
     assert (proteins[~there] > 0).all()
-    assert mdata.uns["countsdiff"]["imputed"]["n_imputed"] == LACKING * 6 + 10 * 80
+    record = mdata.uns["countsdiff"]["imputed"]
+    assert record["n_imputed"] == LACKING * 6 + 10 * 80
+    assert record["layer"] == {"rna": "counts", "prot": "X", "atac": "X"}
 
 
 def test_absent_proteins_are_predicted_from_rna(model):

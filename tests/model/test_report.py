@@ -172,6 +172,11 @@ class TestWhichEntries:
             hold_out(CellReader(make_adata(3, 30).X))
 
 
+def test_there_has_to_be_a_folder(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no folder .*create it first"):
+        model.report(tmp_path / "none" / "report.html", held_out="held_out")
+
+
 def test_the_page_is_that_of_the_findings(reported):
     from countsdiff import report
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import mudata
 import numpy as np
 import pytest
 from scipy import sparse
@@ -32,6 +33,12 @@ def test_equals_the_three_calls_it_stands_for(adata, hidden):
     assert pp.impute(adata, key_added="drawn", seed=3, **options, **FAST) is None
     np.testing.assert_array_equal(dense(adata.layers["drawn"]), dense(expected.layers["drawn"]))
     assert adata.uns["countsdiff"]["drawn"] == expected.uns["countsdiff"]["drawn"]
+
+
+def test_takes_anndata(adata):
+    for data in ("cells.h5ad", adata.X, mudata.MuData({"rna": adata})):
+        with pytest.raises(TypeError, match=f"pp.impute takes AnnData; got {type(data).__name__}"):
+            pp.impute(data)
 
 
 def test_writes_nothing_but_layers_and_their_record(adata):

@@ -4,6 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 Counts = NDArray[np.float32]
 Missing = NDArray[np.bool_]
@@ -18,8 +19,8 @@ class FittedImputer(Protocol):
         Parameters
         ----------
         counts
-            Counts of shape ``(n_obs, n_vars)``, the genes being those fitted; what they hold at missing entries is
-            not looked at.
+            Counts of shape ``(n_obs, n_vars)``, dense or sparse, the genes being those fitted; what they hold at
+            missing entries is not looked at.
         missing
             Boolean of the same shape, True where the count is not known. None if all counts are known: then they are
             denoised.
@@ -138,7 +139,7 @@ def observe(
 
     `n_vars` is the number of genes that were fitted, where some were.
     """
-    counts = np.asarray(counts, dtype=np.float32)
+    counts, missing = np.asarray(_dense(counts), dtype=np.float32), _dense(missing)
     if counts.ndim != 2:
         raise ValueError(f"counts must be a matrix (n_obs, n_vars); got shape {counts.shape}")
     if n_vars is not None and counts.shape[1] != n_vars:
@@ -154,6 +155,10 @@ def observe(
     if wrong.size:
         raise ValueError(f"counts hold {wrong[0]:g}; mark such entries as missing or set them to a count")
     return counts, (~missing).astype(np.float32)
+
+
+def _dense(matrix: Any) -> Any:
+    return matrix.toarray() if sparse.issparse(matrix) else matrix
 
 
 def divide(numerator: NDArray[Any], denominator: NDArray[Any], *, otherwise: float = 0) -> NDArray[np.float32]:

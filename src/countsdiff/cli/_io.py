@@ -29,7 +29,9 @@ def blame(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, KeyError, OSError, MisconfigurationException) as error:
+    except MisconfigurationException as error:  # of the machine, not of the file
+        raise InputError(" ".join(str(error).split())) from error
+    except (ValueError, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             where = error.filename or path
             raise InputError(f"{where}: writing failed ({error.strerror}); make room, or write elsewhere.") from error
@@ -67,6 +69,11 @@ def read(path: Path) -> "AnnData":
         probe(path)
     try:
         with h5py.File(path, "r") as file:
+            if "mod" in file:
+                raise InputError(
+                    f"{path}: this file holds MuData, and the command line takes AnnData; write one modality with "
+                    "mdata['rna'].write_h5ad(), or use CountsDiffImputer.setup_mudata in Python."
+                )
             if "obs" not in file or "var" not in file:
                 raise InputError(f"{path}: this HDF5 file holds no AnnData; write one with adata.write_h5ad().")
             for group in [file.get("X"), *file.get("layers", {}).values()]:

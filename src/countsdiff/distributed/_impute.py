@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from countsdiff.arguments import check_whole
 from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
 from countsdiff.distributed._plan import Plan
 from countsdiff.files import atomic
@@ -92,8 +93,9 @@ def impute(
     out = store.with_name(f"{store.stem}.imputed{store.suffix}") if out is None else Path(out)
     if out.exists() and out.samefile(store):
         raise ValueError(f"{out}: the output would overwrite the input; choose another name.")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is a number of cells; got {chunk_size}.")
+    if ".zarr" in (store.suffix, out.suffix) and store.suffix != out.suffix:
+        raise ValueError(f"{out}: the output has the format of the input; let its name end in {store.suffix}.")
+    check_whole(1, chunk_size=chunk_size)
     if of_whole := sorted({"adata", "indices", "inplace"} & set(options)):
         raise TypeError(
             f"distributed.impute has no argument {of_whole[0]!r}: it imputes all cells of a store, into a file."

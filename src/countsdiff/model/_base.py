@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
-from countsdiff.layers import check_key, check_not_read, get_layer
-from countsdiff.model._data import check_covariates, check_is_data, chosen_rows, row_keys
+from countsdiff.layers import check_key, check_not_read, get_layer, require_columns
+from countsdiff.model._data import check_covariates, check_is_data, chosen_rows, covariate_columns, row_keys
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities, join_tables
@@ -34,6 +35,7 @@ logger = logging.getLogger("countsdiff")
 
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
+_WITHOUT_COLUMN = " Add it, or take the model to these data with load_query_data: the column is then unknown."
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
     REGISTRY_KEYS.LABELS_KEY,
@@ -62,6 +64,7 @@ class CellModel(BaseModelClass):
     ):
         self._check_if_trained(warn=False)
         adata = self._adata_or_own(adata)
+        check_key(key_added)
         names = self._result_names(request, key_added, missing) if inplace else request.names(key_added)
         cells = self._cells(adata)
         modalities = self._modalities()
@@ -79,7 +82,7 @@ class CellModel(BaseModelClass):
         if inplace:
             provenance = {
                 "model": type(self).__name__,
-                "layer": self._layer() or "X",
+                "layer": self._read_layers(),
                 "n_imputed": n_rewritten,
                 "guidance_scale": guidance_scale,
                 **request.provenance(),
@@ -167,6 +170,8 @@ class CellModel(BaseModelClass):
         if adata is None:
             raise ValueError("The model was loaded without data; give the data to predict.")
         check_is_data(adata)
+        if isinstance(adata, AnnData) and adata.is_view and adata.isbacked:
+            raise ValueError("A part of data on disk has to be read first: adata = adata.to_memory().")
         return adata
 
     def _anndata_or_own(self, adata: AnnData | None) -> AnnData:
@@ -180,8 +185,11 @@ class CellModel(BaseModelClass):
         """Check `adata` against the model and gather what prediction needs."""
         columns = None
         if self._modalities() is None:
+            if not isinstance(adata, AnnData):
+                raise TypeError("The model is one of AnnData; got MuData: give it one modality, such as mdata['rna'].")
             columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
             check_counts(adata, self._layer())
+            require_columns(adata, chain(*covariate_columns(self._setup_args())), _WITHOUT_COLUMN)
             check_covariates(adata, self._setup_args())
             self._check_known_categories(adata)
             missing_layer = self._setup_args().get("missing_layer")
@@ -250,6 +258,11 @@ class CellModel(BaseModelClass):
     def _setup_args(self) -> dict[str, Any]:
         args: dict[str, Any] = self.registry_["setup_args"]
         return args
+
+    def _read_layers(self) -> str | dict[str, str]:
+        """Where the counts are, of each modality where there are several; for the record."""
+        layers = self._setup_args().get("layers")
+        return self._layer() or "X" if layers is None else {name: layer or "X" for name, layer in layers.items()}
 
     def _layer(self) -> str | None:
         layer: str | None = self._setup_args().get("layer")

@@ -9,6 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.metrics import log_normalise, pool_imputations
 from countsdiff.model._base import CellModel
@@ -86,8 +87,7 @@ class DifferentialModel(CellModel):
         >>> table = model.differential_expression(groupby="cell_type", group1="B")
         >>> different = table[table["p_adjusted"] < 0.05]
         """
-        if n_imputations < 2:
-            raise ValueError(f"Rubin's rules need n_imputations of at least 2; got {n_imputations}.")
+        check_whole(2, n_imputations=n_imputations)  # for Rubin's rules
         self._check_if_trained(warn=False)
         adata = self._anndata_or_own(adata)
         comparisons = _comparisons(adata, groupby, group1, group2)
@@ -144,6 +144,8 @@ def _comparisons(
         raise TypeError(f"group2 is one group, or None for all others; got {group2!r}.")
     others = [group for group in known if group2 is None or group != group2]
     first: list[Any] = others if group1 is None else [group1] if is_single(group1) else [*group1]
+    if not first:
+        raise ValueError(f"There is no group to test: group1={group1!r}, and adata.obs[{groupby!r}] has {known}.")
     for group in [*first, *([] if group2 is None else [group2])]:
         if group not in known:
             raise ValueError(f"Group {group!r} is not in adata.obs[{groupby!r}], which has {known}.")

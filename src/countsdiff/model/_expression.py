@@ -1,5 +1,7 @@
 """What scvi-tools' users ask of every model: normalised expression, and replicates of their data."""
 
+import math
+import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,14 +75,13 @@ class ExpressionModel(CellModel):
             If a gene or batch is unknown.
         """
         request = Request("rate" if n_samples > 1 else "mean", n_samples, SamplerConfig(), seed)
-        if isinstance(library_size, str) and library_size != "latent":
-            raise ValueError(f"library_size is a number or 'latent'; got {library_size!r}.")
-        if library_size != "latent" and not library_size > 0.0:
-            raise ValueError(f"library_size is positive; got {library_size}.")
+        latent = isinstance(library_size, str) and library_size == "latent"
+        if not latent and not (isinstance(library_size, numbers.Real) and 0.0 < library_size < math.inf):
+            raise ValueError(f"library_size is positive and finite, or 'latent'; got {library_size!r}.")
         adata, batches = self._anndata_or_own(adata), self._batch_codes(transform_batch)
         cells, columns = _positions(adata, indices, gene_list)
         rates, totals = self._replicates(adata, cells, columns, request, batches, batch_size)
-        if library_size != "latent":
+        if not latent:
             rates *= library_size / totals
         expression = rates.mean(0) if return_mean or n_samples == 1 else rates
         if expression.ndim == 3 and return_numpy is False:
@@ -100,6 +101,8 @@ class ExpressionModel(CellModel):
         seed: int = 0,
     ) -> "GCXS":
         """Fresh replicates of every cell, for :class:`scvi.criticism.PosteriorPredictiveCheck`.
+
+        The check takes dense counts only, as it does of scvi-tools' own models: ``adata.X = adata.X.toarray()``.
 
         Parameters
         ----------
@@ -167,6 +170,8 @@ class ExpressionModel(CellModel):
         known = self._seen_categories(REGISTRY_KEYS.BATCH_KEY)
         wanted = [batches] if is_single(batches) else list(batches)
         unknown = [batch for batch in wanted if batch not in known]
+        if not wanted:
+            raise ValueError("transform_batch names no batch; leave it out for each cell's own.")
         if unknown:
             raise ValueError(f"Batch {unknown[0]!r} is unknown to the model; it knows {known}.")
         return [codes.index(batch) for batch in wanted]
@@ -198,5 +203,8 @@ def _positions(
     genes = [gene_list] if isinstance(gene_list, str) else list(gene_list)
     columns = adata.var_names.get_indexer(pd.Index(genes))
     if (columns < 0).any():
-        raise ValueError(f"Gene {genes[int(np.argmin(columns))]!r} of gene_list is not in the data.")
+        raise ValueError(
+            f"gene_list names genes, and {genes[int(np.argmin(columns))]!r} is none of the data; a mask has names: "
+            "adata.var_names[mask]."
+        )
     return rows, columns

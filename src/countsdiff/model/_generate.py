@@ -13,6 +13,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig, SamplerState
 from countsdiff.core.schedule import Spacing
@@ -94,8 +95,8 @@ class GenerativeModel(CellModel):
         100
         """
         self._check_if_trained(warn=False)
-        if n_cells < 1:
-            raise ValueError(f"n_cells must be at least 1; got {n_cells}.")
+        check_whole(1, n_cells=n_cells)
+        check_whole(seed=seed)
         wanted = {
             str(self._setup_args().get(f"{key}_key")): self._categories(key, argument, values, n_cells)
             for key, argument, values in (

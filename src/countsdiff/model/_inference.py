@@ -13,7 +13,7 @@ from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
 from countsdiff.model._missing import DEEPEN, DENOISE, resolve_missing
-from countsdiff.model._request import Output, Request
+from countsdiff.model._request import Output, Request, check_output
 
 
 class PredictiveModel(CellModel):
@@ -167,6 +167,7 @@ class PredictiveModel(CellModel):
         >>> model.denoise(output="log_mean")  # layer denoised, for PCA and neighbours
         >>> model.denoise(output="sample", depth=2.0, key_added="replicate")
         """
+        check_output(output)
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
         return self._predict(adata, indices, DENOISE, request, guidance_scale, key_added, inplace, batch_size)
 
@@ -256,6 +257,7 @@ class PredictiveModel(CellModel):
         """Check the options of :meth:`impute` and put them together."""
         if method not in ("conditional", "repaint"):
             raise ValueError(f"Unknown method {method!r}; choose 'conditional' or 'repaint'.")
+        check_output(output)
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
         repaint = RepaintConfig(n_resample, jump) if method == "repaint" else None
         return Request(output, n_samples, sampler, seed, 1.0, return_std, interval, repaint)

@@ -83,6 +83,8 @@ class ReportingModel(CellModel):
         ValueError
             If an entry to score was trained on (by the data that the model holds), its count is NaN, all of them are
             zero, or there are fewer than twenty.
+        FileNotFoundError
+            If the folder of `path` does not exist.
         TypeError
             If the model is one of several modalities.
         RuntimeError
@@ -102,6 +104,8 @@ class ReportingModel(CellModel):
         >>> findings = model.report("report.html", held_out="held_out")
         """
         start = time.perf_counter()
+        if not Path(path).resolve().parent.is_dir():  # not after all the computing
+            raise FileNotFoundError(f"There is no folder {Path(path).parent} to write the report to; create it first.")
         self._check_if_trained(warn=False)
         adata = self._anndata_or_own(adata)
         own = self.adata  # before a model that was loaded without data takes these for its own

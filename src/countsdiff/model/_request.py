@@ -1,6 +1,7 @@
 """What is wanted of every rewritten entry: a value object between the methods and the predictor."""
 
 import math
+import numbers
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -10,6 +11,18 @@ from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._missing import Task
 
 Output = Literal["mean", "median", "log_mean", "sample"]
+
+
+def check_output(output: str) -> None:
+    """Check that users may ask for `output`.
+
+    Raises
+    ------
+    ValueError
+        If it is unknown.
+    """
+    if output not in get_args(Output):
+        raise ValueError(f"Unknown output {output!r}; choose one of {', '.join(get_args(Output))}.")
 
 
 @dataclass(frozen=True)
@@ -47,14 +60,14 @@ class Request:
     first_draw: int = 0
 
     def __post_init__(self) -> None:
-        if self.output not in (*get_args(Output), "rate"):
-            raise ValueError(f"Unknown output {self.output!r}; choose one of {', '.join(get_args(Output))}.")
+        if self.output != "rate":
+            check_output(self.output)
         check_whole(1, n_samples=self.n_samples)
         check_whole(seed=self.seed)
         if self.n_samples > 1 and self.output not in ("sample", "rate"):
             raise ValueError(f"n_samples={self.n_samples} needs output='sample'; {self.output!r} has one answer.")
-        if self.interval is not None and not 0.0 < self.interval < 1.0:
-            raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {self.interval}.")
+        if self.interval is not None and not (isinstance(self.interval, numbers.Real) and 0.0 < self.interval < 1.0):
+            raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {self.interval!r}.")
         if self.repaint is not None and (self.output != "sample" or self.return_std or self.interval is not None):
             raise ValueError(
                 "method='repaint' draws samples and nothing else; choose output='sample', or average draws."
@@ -89,6 +102,7 @@ class Request:
             "method": "conditional" if self.repaint is None else "repaint",
             "seed": self.seed,
             "depth": self.depth,
+            **({} if self.interval is None else {"interval": self.interval}),
         }
 
     def streams(self) -> range:

@@ -123,6 +123,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             max_steps = min(max(7 * n_obs // 10, 1_000), 20_000)
         training, validation = _split(n_obs, validation_size, seed)
         n_passes = trainer_kwargs.get("accumulate_grad_batches", 1)
+        check_whole(1, accumulate_grad_batches=n_passes)
         # an "epoch" is cut at a hundred steps, so that large data are validated as often as small
         steps_per_epoch = min(math.ceil(len(training) / (batch_size * n_passes)), _VALIDATE_EVERY, max_steps)
         max_epochs = math.ceil(max_steps / steps_per_epoch)

@@ -28,7 +28,7 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     Raises
     ------
     TypeError
-        If no step has an argument of that name.
+        If no step has an argument of that name, or the data are no AnnData.
     ValueError
         If both ``missing`` and ``missing_layer`` say which entries are missing, or the counts are no counts.
     KeyError
@@ -48,6 +48,8 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     from countsdiff.model._missing import by_position
     from countsdiff.model._write import write_layers
 
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"pp.impute takes AnnData; got {type(adata).__name__} (of MuData see setup_mudata).")
     setup, build, train, predict = _route(
         kwargs,
         [CountsDiffImputer.setup_anndata],
