@@ -112,6 +112,6 @@ class BlockLoader:
 def as_tensor(key: str, values: Any) -> Tensor:
     """Registered columns as tensors ``(n_obs, n_columns)``, of the types that scvi-tools gives them."""
     codes = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)
-    # a table of numbers and booleans is an array of objects
+    # a table of numbers and booleans is an array of objects; tables of pandas 3 are read-only, which a tensor cannot be
     table = np.asarray(values, dtype=np.int64 if key in codes else np.float32)
-    return torch.from_numpy(table).reshape(len(table), -1)
+    return torch.tensor(table).reshape(len(table), -1)
