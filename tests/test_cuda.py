@@ -139,6 +139,9 @@ class Watch(pl.Callback):
         self._recorder.__exit__()
         self.lines.update(f"{w.filename}:{w.lineno}" for w in self._caught if "synchronizing CUDA" in str(w.message))
 
+    def on_exception(self, *args: object) -> None:
+        self.on_train_end()  # the settings are the whole process's
+
 
 def waits(adata: ad.AnnData | mudata.MuData, n_steps: int, precision: str = "32-true", **settings: str) -> Counter[str]:
     """How often the host waits for the device in a training of one epoch, by the line that waits."""

@@ -234,9 +234,8 @@ def align_genes(var_names: pd.Index, model_names: np.ndarray, remedy: str = _TRA
     positions = var_names.get_indexer(model_names)
     absent = np.asarray(model_names)[positions < 0]
     if len(absent):
-        hint = remedy
-        if len(absent) == len(model_names):
-            hint = "Are cells and genes swapped (transpose with adata.T)?"
+        none = len(absent) == len(model_names)
+        hint = "Are cells and genes swapped (transpose with adata.T)?" if none else remedy
         raise ValueError(
             f"The data lack {len(absent)} of the {len(model_names)} genes the model was trained on, for example "
             f"{str(absent[0])!r}. {hint}"

@@ -15,6 +15,18 @@ def sync(path: Path) -> None:
                 os.fsync(opened.fileno())
 
 
+def check_same_format(out: Path, source: Path) -> None:
+    """Check that a result goes into a file of the kind that it comes from, .h5ad or zarr.
+
+    Raises
+    ------
+    ValueError
+        If the name of `out` is one of the other kind.
+    """
+    if ".zarr" in (source.suffix, out.suffix) and source.suffix != out.suffix:
+        raise ValueError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails.

@@ -47,16 +47,21 @@ def borrow(adata: AnnData) -> AnnData:
     )
 
 
-def become_actual(adata: AnnData) -> None:
-    """Copy what a view shows into it, as anndata does when a view is written to.
+def check_not_part_on_disk(adata: AnnData) -> None:
+    """Check that data are no view of data on disk, which cannot be registered, to be trained on or predicted.
 
     Raises
     ------
     ValueError
-        If it is a view of data on disk.
+        If they are, with what to do.
     """
-    if adata.isbacked:
+    if adata.is_view and adata.isbacked:
         raise ValueError("A part of data on disk cannot be registered; read it first: adata = adata.to_memory().")
+
+
+def become_actual(adata: AnnData) -> None:
+    """Copy what a view shows into it, as anndata does when a view is written to; not one of data on disk."""
+    check_not_part_on_disk(adata)
     adata._init_as_actual(adata.copy())  # as scanpy does
 
 

@@ -182,3 +182,11 @@ def test_a_refused_store_can_be_written_again(tmp_path, make_adata):
         open_store(file)
     adata.write_h5ad(file)  # while the error, and so what led to it, is still looked at
     assert open_store(file).shape == adata.shape, error
+
+
+def test_a_part_of_data_on_disk_is_refused(tmp_path, make_adata, train):
+    make_adata(40, 12).write_h5ad(tmp_path / "cells.h5ad")
+    part, model = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")[:10], train(make_adata(40, 12))
+    for use in (CountsDiffImputer.setup_anndata, model.impute):
+        with pytest.raises(ValueError, match=r"read it first: adata = adata.to_memory\(\)"):
+            use(part)

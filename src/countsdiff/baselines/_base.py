@@ -4,7 +4,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
+
+from countsdiff.matrix import to_dense
 
 Counts = NDArray[np.float32]
 Missing = NDArray[np.bool_]
@@ -139,13 +140,12 @@ def observe(
 
     `n_vars` is the number of genes that were fitted, where some were.
     """
-    counts, missing = np.asarray(_dense(counts), dtype=np.float32), _dense(missing)
+    counts = to_dense(counts, np.float32)
     if counts.ndim != 2:
         raise ValueError(f"counts must be a matrix (n_obs, n_vars); got shape {counts.shape}")
     if n_vars is not None and counts.shape[1] != n_vars:
         raise ValueError(f"the baseline was fitted to {n_vars} genes, but counts have {counts.shape[1]}")
-    if missing is None:
-        missing = np.zeros(counts.shape, dtype=bool)
+    missing = np.zeros(counts.shape, dtype=bool) if missing is None else to_dense(missing)
     if missing.shape != counts.shape or missing.dtype != bool:
         raise ValueError(
             f"missing must be boolean of shape {counts.shape}; got {missing.dtype} of shape {missing.shape}"
@@ -155,10 +155,6 @@ def observe(
     if wrong.size:
         raise ValueError(f"counts hold {wrong[0]:g}; mark such entries as missing or set them to a count")
     return counts, (~missing).astype(np.float32)
-
-
-def _dense(matrix: Any) -> Any:
-    return matrix.toarray() if sparse.issparse(matrix) else matrix
 
 
 def divide(numerator: NDArray[Any], denominator: NDArray[Any], *, otherwise: float = 0) -> NDArray[np.float32]:

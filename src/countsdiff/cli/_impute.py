@@ -8,6 +8,7 @@ from typer import Argument, Option
 from countsdiff.cli._io import InputError, blame, check_output, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
+from countsdiff.files import check_same_format
 
 
 class Output(StrEnum):
@@ -140,8 +141,10 @@ def _check_paths(
 ) -> None:
     """Check that what is to be written can be, and that no two options name the same."""
     check_output(out, source)
-    if ".zarr" in (source.suffix, out.suffix) and source.suffix != out.suffix:
-        raise InputError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
+    try:
+        check_same_format(out, source)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     for path in (report, resume):
         if path is not None:
             check_output(path, source)

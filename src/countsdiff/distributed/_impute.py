@@ -11,7 +11,7 @@ import filelock
 from countsdiff.arguments import check_whole
 from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
 from countsdiff.distributed._plan import Plan
-from countsdiff.files import atomic
+from countsdiff.files import atomic, check_same_format
 from countsdiff.layers import check_key
 from countsdiff.store import add_layers, add_record, copy_store, open_store, replace_store, store_size
 
@@ -93,8 +93,7 @@ def impute(
     out = store.with_name(f"{store.stem}.imputed{store.suffix}") if out is None else Path(out)
     if out.exists() and out.samefile(store):
         raise ValueError(f"{out}: the output would overwrite the input; choose another name.")
-    if ".zarr" in (store.suffix, out.suffix) and store.suffix != out.suffix:
-        raise ValueError(f"{out}: the output has the format of the input; let its name end in {store.suffix}.")
+    check_same_format(out, store)
     check_whole(1, chunk_size=chunk_size)
     if of_whole := sorted({"adata", "indices", "inplace"} & set(options)):
         raise TypeError(

@@ -22,7 +22,7 @@ from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
-from countsdiff.layers import check_key, check_not_read, get_layer, require_columns
+from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read, get_layer, require_columns
 from countsdiff.model._data import check_covariates, check_is_data, chosen_rows, covariate_columns, row_keys
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
@@ -64,8 +64,11 @@ class CellModel(BaseModelClass):
     ):
         self._check_if_trained(warn=False)
         adata = self._adata_or_own(adata)
-        check_key(key_added)
-        names = self._result_names(request, key_added, missing) if inplace else request.names(key_added)
+        if inplace:
+            names = self._result_names(request, key_added, missing)
+        else:
+            check_key(key_added)
+            names = request.names(key_added)
         cells = self._cells(adata)
         modalities = self._modalities()
         if isinstance(missing, Mapping) and isinstance(adata, MuData) and modalities is not None:
@@ -170,8 +173,8 @@ class CellModel(BaseModelClass):
         if adata is None:
             raise ValueError("The model was loaded without data; give the data to predict.")
         check_is_data(adata)
-        if isinstance(adata, AnnData) and adata.is_view and adata.isbacked:
-            raise ValueError("A part of data on disk has to be read first: adata = adata.to_memory().")
+        if isinstance(adata, AnnData):
+            check_not_part_on_disk(adata)
         return adata
 
     def _anndata_or_own(self, adata: AnnData | None) -> AnnData:

@@ -96,7 +96,8 @@ class GenerativeModel(CellModel):
         """
         self._check_if_trained(warn=False)
         check_whole(1, n_cells=n_cells)
-        check_whole(seed=seed)
+        sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
+        request = Request("sample", sampler=sampler, seed=seed)
         wanted = {
             str(self._setup_args().get(f"{key}_key")): self._categories(key, argument, values, n_cells)
             for key, argument, values in (
@@ -112,8 +113,6 @@ class GenerativeModel(CellModel):
         shape = (n_cells, self.summary_stats.n_vars)
         nothing = CellReader(sparse.csr_matrix(shape, dtype=np.float32), np.broadcast_to(np.True_, shape))
         cells = Cells(nothing, keys, *self._covariates(obs))
-        sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
-        request = Request("sample", sampler=sampler, seed=seed)
         collector = Collector(1, as_sparse=True)
         answers = self._answers(cells, GENERATE, request, guidance_scale, batch_size=batch_size, callback=callback)
         collect(answers, collector)

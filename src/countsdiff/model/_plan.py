@@ -56,7 +56,7 @@ class CountsDiffTrainingPlan(TrainingPlan):
         self.seed = seed
         self.cell_losses: list[Tensor] = []  # of the validation cells, by minibatch
         self._losses: list[Tensor] = []  # of the passes of this epoch
-        self._sizes: list[int] = []  # of the steps they are of, in cells
+        self._sizes: list[int] = []  # of its steps, in cells
         self._cells: NoisedCells  # of the step
         self._graph: GraphedLoss | None = None
         self._generator = torch.Generator()
@@ -84,13 +84,13 @@ class CountsDiffTrainingPlan(TrainingPlan):
         one_pass = batch_idx % n_passes
         if one_pass == 0:
             self._cells = self.module.noised(batch, self._generator, self.share_hidden)
+            self._sizes.append(len(self._cells))
         n_cells, n_parts = len(self._cells), n_passes * n_devices
         part = self._cells[one_pass * n_devices + self.global_rank :: n_parts]
         with self._dropout(one_pass):
             # Lightning takes the mean of passes and devices, whose parts of the cells need not be equal
             loss = self._loss(part, n_cells / n_parts)
         self._losses.append(loss.detach())
-        self._sizes.append(n_cells)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -115,10 +115,9 @@ class CountsDiffTrainingPlan(TrainingPlan):
         """Log the loss, and stop if it has gone astray; once per epoch, since the losses of a GPU are waited for."""
         if not self.trainer.is_last_batch:
             return
-        n_passes = self.trainer.accumulate_grad_batches
         losses = self.trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
-        losses = losses.view(-1, n_passes).mean(1)
-        sizes = torch.tensor(self._sizes[::n_passes], device=losses.device)
+        losses = losses.view(len(self._sizes), -1).mean(1)
+        sizes = torch.tensor(self._sizes, device=losses.device)
         self._losses, self._sizes = [], []
         astray = (~losses.isfinite()).nonzero()
         if len(astray) > 0:
