@@ -217,16 +217,16 @@ def check_unique(names: pd.Index, what: str) -> None:
         )
 
 
-_TRANSFER = "Take the model to these data with load_query_data: absent genes are then missing entries."
+_REMEDY = "Take the model to these data with load_query_data: absent genes are then missing entries."
 
 
-def align_genes(var_names: pd.Index, model_names: np.ndarray, remedy: str = _TRANSFER) -> NDArray[np.intp] | None:
+def align_genes(var_names: pd.Index, model_names: np.ndarray) -> NDArray[np.intp] | None:
     """Positions of the model's genes in `var_names`; ``None`` where they are in order already.
 
     Raises
     ------
     ValueError
-        If the genes are not the model's, with a guess at why, or the `remedy` where some are absent.
+        If the genes are not the model's, with a guess at why, or the remedy where some are absent.
     """
     if len(var_names) == len(model_names) and (np.asarray(var_names) == model_names).all():
         return None
@@ -235,7 +235,7 @@ def align_genes(var_names: pd.Index, model_names: np.ndarray, remedy: str = _TRA
     absent = np.asarray(model_names)[positions < 0]
     if len(absent):
         none = len(absent) == len(model_names)
-        hint = "Are cells and genes swapped (transpose with adata.T)?" if none else remedy
+        hint = "Are cells and genes swapped (transpose with adata.T)?" if none else _REMEDY
         raise ValueError(
             f"The data lack {len(absent)} of the {len(model_names)} genes the model was trained on, for example "
             f"{str(absent[0])!r}. {hint}"

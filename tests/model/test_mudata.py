@@ -276,8 +276,6 @@ def test_bad_input_is_named(model):
         model.impute(make_mudata()["rna"].copy())
     with pytest.raises(TypeError, match="AnnData"):
         model.get_normalized_expression()
-    with pytest.raises(TypeError, match="AnnData"):
-        CountsDiffImputer.load_query_data(make_mudata(), model)
     with pytest.raises(ValueError, match="setup_mudata"):
         CountsDiffImputer(make_mudata())
 

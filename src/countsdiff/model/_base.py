@@ -192,14 +192,14 @@ class CellModel(BaseModelClass):
                 raise TypeError("The model is one of AnnData; got MuData: give it one modality, such as mdata['rna'].")
             columns = align_genes(adata.var_names, np.asarray(self.get_var_names()))
             check_counts(adata, self._layer())
-            require_columns(adata, chain(*covariate_columns(self._setup_args())), _WITHOUT_COLUMN)
-            check_covariates(adata, self._setup_args())
-            self._check_known_categories(adata)
             missing_layer = self._setup_args().get("missing_layer")
             if missing_layer is not None and missing_layer in adata.layers:
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
+        require_columns(adata, chain(*covariate_columns(self._setup_args())), _WITHOUT_COLUMN)
+        check_covariates(adata, self._setup_args())
+        self._check_known_categories(adata)
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)
         tensors = {}
@@ -212,7 +212,7 @@ class CellModel(BaseModelClass):
         reader = replace(self._reader(adata), columns=columns)
         return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
 
-    def _check_known_categories(self, adata: AnnData) -> None:
+    def _check_known_categories(self, adata: AnnData | MuData) -> None:
         """Check that cells have categories of covariates that the model was trained with."""
         args, state = self._setup_args(), self._state(REGISTRY_KEYS.CAT_COVS_KEY)
         mappings = {
@@ -252,11 +252,13 @@ class CellModel(BaseModelClass):
         Parameters
         ----------
         legacy_mudata_format
-            As in scvi-tools.
+            Names of all modalities in one array, not an array for each modality by its name.
         """
-        if self._modalities() is None:
+        modalities = self._modalities()
+        if modalities is None:
             return np.asarray(self._state(REGISTRY_KEYS.X_KEY)["column_names"])
-        return super().get_var_names(legacy_mudata_format)
+        by_modality = {name: np.asarray(names) for name, names in modalities.var_names.items()}
+        return np.concatenate([*by_modality.values()]) if legacy_mudata_format else by_modality
 
     def _setup_args(self) -> dict[str, Any]:
         args: dict[str, Any] = self.registry_["setup_args"]

@@ -18,7 +18,6 @@ from countsdiff.layers import get_layer
 from countsdiff.model._data import KEYS
 from countsdiff.model._missing import by_position
 
-_ADD = "Add them, NaN in all cells that they were not counted in: those entries are then missing."
 _COUNTS, _PRESENT = "_countsdiff_counts", "_countsdiff_present"  # in mdata.obsm, beside scvi-tools' own columns
 
 
@@ -60,7 +59,7 @@ class Modalities:
                     f"The matrix of modality {name!r} has shape {matrix.shape}, the modality {table.shape}."
                 )
             block = sparse.csr_matrix(matrix, dtype=np.float32)
-            columns = align_genes(table.var_names, np.asarray(names), _ADD)
+            columns = align_genes(table.var_names, np.asarray(names))
             block = block if columns is None else block[:, columns]
             where, rows = _rows(mdata, name)
             spread = sparse.csr_matrix((np.ones(len(rows), np.float32), (where, rows)), (mdata.n_obs, table.n_obs))
@@ -92,7 +91,7 @@ class Modalities:
         for name, block in self.split(matrix).items():
             columns = None
             if name in mdata.mod:
-                columns = align_genes(mdata.mod[name].var_names, np.asarray(self.var_names[name]), _ADD)
+                columns = align_genes(mdata.mod[name].var_names, np.asarray(self.var_names[name]))
             yield name, block if columns is None else block[:, np.argsort(columns)]
 
 

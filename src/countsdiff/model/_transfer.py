@@ -1,13 +1,15 @@
-"""A trained model on other data: new batches, other genes."""
+"""A trained model on other data: new batches, other genes, fewer modalities."""
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -28,7 +30,7 @@ class TransferableModel(CellModel):
     @classmethod
     def load_query_data(
         cls,
-        adata: AnnData,
+        adata: AnnData | MuData,
         reference_model: "str | Path | TransferableModel",
         *,
         adapt_means: bool = True,
@@ -40,9 +42,10 @@ class TransferableModel(CellModel):
         Parameters
         ----------
         adata
-            Query data, set up like those of the reference. Genes may come in any order. Those that are absent are
-            entries missing in every cell, and get imputed; those the reference does not know are left out. See
-            :meth:`prepare_query_anndata`.
+            Query data, with counts and covariates where those of the reference are: MuData for a reference of several
+            modalities, of which they need one. Genes may come in any order. Those that are absent are entries missing
+            in every cell, and get imputed; those the reference does not know are left out. See
+            :meth:`prepare_query_anndata` and :meth:`prepare_query_mudata`.
         reference_model
             Trained model, or the directory it was saved to.
         adapt_means
@@ -73,6 +76,10 @@ class TransferableModel(CellModel):
         ------
         ValueError
             If the data share no gene with the reference, or are no counts.
+        TypeError
+            If they are AnnData and the reference is a model of MuData, or the other way round.
+        KeyError
+            If MuData have none of the modalities of the reference.
         RuntimeError
             If the reference is not trained.
 
@@ -87,14 +94,11 @@ class TransferableModel(CellModel):
         """
         reference = cls._reference(reference_model, accelerator, device)
         reference._check_if_trained(warn=False)
-        query = cls.prepare_query_anndata(adata, reference)
-        cls.setup_anndata(
-            query,
-            source_registry=reference.registry_,
-            extend_categories=True,
-            allow_missing_labels=True,
-            **reference._setup_args(),
-        )
+        prepare = cls.prepare_query_anndata if reference._modalities() is None else cls.prepare_query_mudata
+        query = prepare(adata, reference)
+        set_up = getattr(cls, reference.registry_["setup_method_name"])
+        registered = {"source_registry": reference.registry_, "extend_categories": True, "allow_missing_labels": True}
+        set_up(query, **registered, **reference._setup_args())
         # with a registry, as on loading: the reference's statistics replace the query's, which need not be computed
         model = cls(query, registry=reference.registry_, **reference.init_params_["non_kwargs"])
         model.module.adopt(reference.module)
@@ -129,45 +133,61 @@ class TransferableModel(CellModel):
             If the data share no gene with the reference.
         """
         if not isinstance(adata, AnnData):
-            raise TypeError(f"Transfer takes AnnData; got {type(adata).__name__}.")
+            raise TypeError(f"The reference is a model of AnnData; got {type(adata).__name__}.")
         reference = cls._reference(reference_model)
         args = reference._setup_args()
-        missing_columns = _missing_columns(adata, args)
-        check_unique(adata.var_names, "gene")
         names = pd.Index(reference.get_var_names())
-        positions = adata.var_names.get_indexer(names)
-        if (positions < 0).all():
-            raise ValueError(
-                f"The data share none of the {len(names)} genes of the reference, such as {str(names[0])!r}; they have "
-                f"genes such as {str(adata.var_names[0])!r}. Are they named alike, or cells and genes swapped?"
-            )
-        extra = adata.n_vars - int((positions >= 0).sum())
-        if extra > 0:
-            warnings.warn(
-                f"{extra} of the {adata.n_vars} genes are unknown to the reference, and left out.", stacklevel=2
-            )
-        layer, missing_layer = args["layer"], args.get("missing_layer")
-        layers = {}
-        in_order = len(positions) == adata.n_vars and (positions == np.arange(adata.n_vars)).all()
-        if in_order and not missing_columns and (missing_layer is None or missing_layer in adata.layers):
+        missing_columns = _missing_columns(adata, args)
+        positions = _positions(adata, names, "The data")
+        marked = args["missing_layer"] is None or args["missing_layer"] in adata.layers
+        if _in_order(positions, adata) and not missing_columns and marked:
             return adata
-        logger.info("%d of the %d genes of the reference are missing.", int((positions < 0).sum()), len(names))
-        counts = _take_columns(get_layer(adata, layer), positions, np.nan)
-        if layer is not None:
-            layers[layer] = counts
-        if missing_layer is not None:
-            marks = adata.layers.get(missing_layer, sparse.csr_matrix(adata.shape, dtype=bool))
-            layers[missing_layer] = _take_columns(marks, positions, 0.0).astype(bool)
-        query = AnnData(
-            counts if layer is None else None,
-            obs=adata.obs.assign(**missing_columns),
-            var=pd.DataFrame(index=names),
-            obsm=dict(adata.obsm),
-            uns=dict(adata.uns),
-            layers=layers,
-        )
-        for key in [key for key in query.uns if key.startswith("_scvi")]:
-            del query.uns[key]  # the registration belongs to `adata`
+        query = _take_variables(adata, names, positions, args["layer"], args["missing_layer"])
+        query.obs = query.obs.assign(**missing_columns)
+        return query
+
+    @classmethod
+    def prepare_query_mudata(cls, mdata: MuData, reference_model: "str | Path | TransferableModel") -> MuData:
+        """Data with the variables and covariates of a reference of several modalities, in its order.
+
+        Variables that a modality lacks and columns that ``mdata.obs`` lacks are treated as by
+        :meth:`prepare_query_anndata`. Whole modalities may be absent, and modalities that the reference does not know
+        stay as they are.
+
+        Parameters
+        ----------
+        mdata, reference_model
+            As for :meth:`load_query_data`.
+
+        Returns
+        -------
+        `mdata` itself where nothing has to be done, else a new MuData, with ``obs``, ``obsm`` and ``uns`` of `mdata`.
+
+        Raises
+        ------
+        ValueError
+            If a modality shares no variable with that of the reference.
+        """
+        if not isinstance(mdata, MuData):
+            raise TypeError(f"The reference is a model of MuData; got {type(mdata).__name__}.")
+        reference = cls._reference(reference_model)
+        args, known = reference._setup_args(), reference.get_var_names()
+        missing_columns = _missing_columns(mdata, args)
+        changed = {}
+        for name in [name for name in args["layers"] if name in mdata.mod]:
+            table, names = mdata.mod[name], pd.Index(known[name])
+            positions = _positions(table, names, f"mdata[{name!r}]")
+            if not _in_order(positions, table):
+                changed[name] = _take_variables(table, names, positions, args["layers"][name])
+        if not changed and not missing_columns:
+            return mdata
+        query = MuData({name: changed.get(name, table) for name, table in mdata.mod.items()})
+        if not query.obs_names.equals(mdata.obs_names):
+            query = query[mdata.obs_names].copy()
+        for column, values in mdata.obs.assign(**missing_columns).items():
+            query.obs[column] = values
+        query.uns.update(_unregistered(mdata.uns))
+        query.obsm.update({key: value for key, value in _unregistered(mdata.obsm).items() if key not in query.obsm})
         return query
 
     @classmethod
@@ -180,7 +200,7 @@ class TransferableModel(CellModel):
         return loaded
 
 
-def _missing_columns(adata: AnnData, setup_args: dict[str, Any]) -> dict[str, Any]:
+def _missing_columns(adata: AnnData | MuData, setup_args: dict[str, Any]) -> dict[str, Any]:
     """Registered columns that ``adata.obs`` lacks, with the values of cells of which nothing is known."""
     missing = {
         column: value
@@ -191,6 +211,55 @@ def _missing_columns(adata: AnnData, setup_args: dict[str, Any]) -> dict[str, An
     if missing:
         warnings.warn(f"adata.obs lacks {list(missing)}: taken for unknown in all cells.", stacklevel=3)
     return missing
+
+
+def _positions(table: AnnData, names: pd.Index, what: str) -> NDArray[np.intp]:
+    """Where the variables of the reference are in a table, negative where they are not."""
+    check_unique(table.var_names, "gene")
+    positions = table.var_names.get_indexer(names)
+    n_absent = int((positions < 0).sum())
+    if n_absent == len(names):
+        raise ValueError(
+            f"{what} share none of the {len(names)} genes of the reference, such as {str(names[0])!r}; they have "
+            f"genes such as {str(table.var_names[0])!r}. Are they named alike, or cells and genes swapped?"
+        )
+    n_extra = table.n_vars - (len(names) - n_absent)
+    if n_extra > 0:
+        warnings.warn(
+            f"{n_extra} of the {table.n_vars} genes are unknown to the reference, and left out.", stacklevel=3
+        )
+    if n_absent > 0:
+        logger.info("%d of the %d genes of the reference are missing.", n_absent, len(names))
+    return positions
+
+
+def _in_order(positions: NDArray[np.intp], table: AnnData) -> bool:
+    """Whether the variables of a table are those of the reference, in its order."""
+    return len(positions) == table.n_vars and bool((positions == np.arange(table.n_vars)).all())
+
+
+def _take_variables(
+    table: AnnData, names: pd.Index, positions: NDArray[np.intp], layer: str | None, missing_layer: str | None = None
+) -> AnnData:
+    """Counts, and marks of missing ones, of these variables; NaN where absent."""
+    counts = _take_columns(get_layer(table, layer), positions, np.nan)
+    layers = {} if layer is None else {layer: counts}
+    if missing_layer is not None:
+        marks = table.layers.get(missing_layer, sparse.csr_matrix(table.shape, dtype=bool))
+        layers[missing_layer] = _take_columns(marks, positions, 0.0).astype(bool)
+    return AnnData(
+        counts if layer is None else None,
+        obs=table.obs,
+        var=pd.DataFrame(index=names),
+        obsm=dict(table.obsm),
+        uns=_unregistered(table.uns),
+        layers=layers,
+    )
+
+
+def _unregistered(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What data hold by name, but for their registration, which belongs to them."""
+    return {key: value for key, value in entries.items() if not key.startswith(("_scvi", "_countsdiff"))}
 
 
 def _take_columns(matrix: Any, positions: NDArray[np.intp], absent: float) -> Any:
