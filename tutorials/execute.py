@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import nbformat
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
@@ -20,8 +21,8 @@ QUIET = "import logging, scvi; scvi.settings.verbosity = logging.WARNING"  # it 
 _SECONDS = 1800  # that a cell may take
 
 
-def run(notebook: NotebookNode, prelude: str = QUIET) -> None:
-    """Execute all cells in a fresh kernel, in an empty folder; raises what a cell raises.
+def run(notebook: NotebookNode, prelude: str = QUIET, kernel: KernelManager | None = None) -> None:
+    """Execute all cells in an empty folder; raises what a cell raises.
 
     Parameters
     ----------
@@ -29,11 +30,13 @@ def run(notebook: NotebookNode, prelude: str = QUIET) -> None:
         Gets the outputs.
     prelude
         Code that is executed before the first cell, and is no part of the notebook.
+    kernel
+        A kernel that may have been started already, and stays in its folder. Default: a fresh one.
     """
     whole = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(prelude), *notebook.cells])
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(whole, timeout=_SECONDS, kernel_name="python3", resources=resources).execute()
+        NotebookClient(whole, kernel, timeout=_SECONDS, kernel_name="python3", resources=resources).execute()
 
 
 def tidy(notebook: NotebookNode) -> str:

@@ -12,7 +12,7 @@ def test_beats_the_means_where_genes_go_together():
     hidden = mcar(counts.shape, 0.3)
     error = {
         type(imputer): rmse(counts[hidden], imputer.impute(counts, hidden)[hidden])
-        for imputer in (GAIN(n_steps=800, width=64), GeneMean(), SizeFactorMean())
+        for imputer in (GAIN(n_steps=400, width=64), GeneMean(), SizeFactorMean())
     }
     assert error[GAIN] < 0.7 * error[GeneMean]
     assert error[GAIN] < 0.7 * error[SizeFactorMean]

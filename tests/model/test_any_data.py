@@ -75,7 +75,7 @@ def _quiet(caplog):
         yield
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data())
 def test_impute(example):
     adata, counts, missing, setup = example

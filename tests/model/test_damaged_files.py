@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "reliability"
-N = 300
+N = 150
 
 
 @pytest.fixture

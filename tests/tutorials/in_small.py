@@ -1,4 +1,4 @@
-"""What a kernel executes before a tutorial in the test suite: fewer cells, a few steps of training."""
+"""What a kernel imports before a tutorial in the test suite: fewer cells, a few steps of training."""
 
 import logging
 import os
