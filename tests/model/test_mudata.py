@@ -128,6 +128,33 @@ def test_log_mean_keeps_the_depth_of_every_modality(model):
         np.testing.assert_allclose(dense(log_mean[modality]).sum(1), dense(mean[modality]).sum(1), rtol=1e-4)
 
 
+def test_expression_of_every_modality_at_a_depth_of_its_own(model):
+    mdata = make_mudata()
+    rates = model.denoise(mdata, inplace=False)
+    expression = model.get_normalized_expression(mdata, library_size=100)
+    assert list(expression) == ["rna", "prot", "atac"]
+    for name, table in expression.items():
+        assert list(table.index) == list(mdata.obs_names)
+        assert list(table.columns) == list(model.get_var_names()[name])
+    np.testing.assert_allclose(expression["rna"], 100 * rates["rna"] / rates["rna"].sum(1, keepdims=True), rtol=1e-4)
+    some = model.get_normalized_expression(mdata, [7, 2], gene_list=["prot3", "rna4", "prot1"], library_size="latent")
+    assert list(some) == ["rna", "prot"]
+    assert list(some["prot"].columns) == ["prot3", "prot1"]
+    proteins = {name: j for j, name in enumerate(mdata["prot"].var_names)}
+    columns = [proteins["prot3"], proteins["prot1"]]
+    np.testing.assert_allclose(some["prot"], rates["prot"][[7, 2]][:, columns], rtol=1e-5)
+    draws = model.get_normalized_expression(mdata, range(3), n_samples=4, return_mean=False)
+    assert {name: draw.shape for name, draw in draws.items()} == {
+        "rna": (4, 3, 25),
+        "prot": (4, 3, 6),
+        "atac": (4, 3, 80),
+    }
+    for draw in draws.values():
+        np.testing.assert_allclose(draw.sum(2), 1.0, rtol=1e-4)
+    with pytest.raises(ValueError, match="'nix' is none of the data"):
+        model.get_normalized_expression(mdata, gene_list=["rna1", "nix"])
+
+
 def test_modalities_and_variables_in_another_order(model):
     mdata = make_mudata()
     expected = model.impute(mdata, inplace=False)
@@ -275,7 +302,7 @@ def test_bad_input_is_named(model):
     with pytest.raises(ValueError, match="got AnnData"):
         model.impute(make_mudata()["rna"].copy())
     with pytest.raises(TypeError, match="AnnData"):
-        model.get_normalized_expression()
+        model.posterior_predictive_sample()
     with pytest.raises(ValueError, match="setup_mudata"):
         CountsDiffImputer(make_mudata())
 

@@ -2,13 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
@@ -22,13 +23,15 @@ from countsdiff.model._write import collect
 if TYPE_CHECKING:
     from sparse import GCXS
 
+Expression: TypeAlias = NDArray[np.float32] | pd.DataFrame
+
 
 class ExpressionModel(CellModel):
     """Normalised expression and posterior predictive samples, with scvi-tools' arguments."""
 
     def get_normalized_expression(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | None = None,
         transform_batch: str | int | Sequence[str | int] | None = None,
         gene_list: Sequence[str] | None = None,
@@ -38,7 +41,7 @@ class ExpressionModel(CellModel):
         return_mean: bool = True,
         return_numpy: bool | None = None,
         seed: int = 0,
-    ) -> NDArray[np.float32] | pd.DataFrame:
+    ) -> Expression | dict[str, Expression]:
         """Expression of every cell given all of its counts, at a common depth.
 
         Parameters
@@ -51,9 +54,11 @@ class ExpressionModel(CellModel):
             Batch to assume for the cells instead of their own; predictions for several batches are averaged. The counts
             are used as evidence unchanged.
         gene_list
-            Genes wanted. Default: all, in the order of `adata`.
+            Genes wanted, or variables of any modality. Default: all, in the order of `adata`, or of the modalities of
+            :meth:`get_var_names`.
         library_size
-            Sum over all genes to which every cell is scaled; ``"latent"`` for the cell's own depth.
+            Sum over all genes, or over all variables of a modality, to which every cell is scaled; ``"latent"`` for the
+            cell's own depth.
         n_samples
             1: posterior means; more: draws of expression from its posterior, where the head knows one (``"gamma"``).
         batch_size
@@ -67,7 +72,8 @@ class ExpressionModel(CellModel):
 
         Returns
         -------
-        Data frame or array ``(n_obs, n_genes)``, or an array ``(n_samples, n_obs, n_genes)`` of draws.
+        Data frame or array ``(n_obs, n_genes)``, or an array ``(n_samples, n_obs, n_genes)`` of draws; of MuData a
+        dictionary of these, one for each modality of which variables are wanted.
 
         Raises
         ------
@@ -78,17 +84,23 @@ class ExpressionModel(CellModel):
         latent = isinstance(library_size, str) and library_size == "latent"
         if not latent and not (isinstance(library_size, numbers.Real) and 0.0 < library_size < math.inf):
             raise ValueError(f"library_size is positive and finite, or 'latent'; got {library_size!r}.")
-        adata, batches = self._anndata_or_own(adata), self._batch_codes(transform_batch)
-        cells, columns = _positions(adata, indices, gene_list)
-        rates, totals = self._replicates(adata, cells, columns, request, batches, batch_size)
-        if not latent:
-            rates *= library_size / totals
-        expression = rates.mean(0) if return_mean or n_samples == 1 else rates
-        if expression.ndim == 3 and return_numpy is False:
+        averaged = return_mean or n_samples == 1
+        if return_numpy is False and not averaged:
             raise ValueError("A data frame has no room for several draws; leave return_numpy, or set return_mean=True.")
-        if return_numpy or expression.ndim == 3:
-            return expression
-        return pd.DataFrame(expression, index=adata.obs_names[cells], columns=adata.var_names[columns])
+        adata, batches = self._adata_or_own(adata), self._batch_codes(transform_batch)
+        modalities = self._modalities()
+        tables = {"": adata.var_names} if modalities is None else modalities.var_names
+        cells, columns = chosen_rows(adata.n_obs, indices), _columns(tables, gene_list)
+        rates, totals = self._replicates(adata, cells, columns, request, batches, batch_size)
+        expression = {}
+        for name, part in rates.items():
+            if not latent:
+                part *= library_size / totals[name]
+            expression[name] = part.mean(0) if averaged else part
+            if averaged and not return_numpy:
+                variables = pd.Index(tables[name])[columns[name]]
+                expression[name] = pd.DataFrame(expression[name], index=adata.obs_names[cells], columns=variables)
+        return expression[""] if modalities is None else expression
 
     def posterior_predictive_sample(
         self,
@@ -129,36 +141,43 @@ class ExpressionModel(CellModel):
             raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(batches)}.")
         request = Request("sample", n_samples, SamplerConfig(), seed)
         adata = self._anndata_or_own(adata)
-        draws, _ = self._replicates(adata, *_positions(adata, indices, gene_list), request, batches, batch_size)
-        draws = np.moveaxis(draws, 0, 2)
-        return pydata_sparse.GCXS.from_numpy(draws[:, :, 0] if n_samples == 1 else draws)
+        rows, columns = chosen_rows(adata.n_obs, indices), _columns({"": adata.var_names}, gene_list)
+        draws, _ = self._replicates(adata, rows, columns, request, batches, batch_size)
+        matrices = np.moveaxis(draws[""], 0, 2)
+        return pydata_sparse.GCXS.from_numpy(matrices[:, :, 0] if n_samples == 1 else matrices)
 
     def _replicates(
         self,
-        adata: AnnData,
+        adata: AnnData | MuData,
         rows: NDArray[np.intp],
-        columns: NDArray[np.intp],
+        columns: dict[str, NDArray[np.intp]],
         request: Request,
         batches: list[int | None],
         batch_size: int | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Answers for some cells and genes, all counts being evidence, ``(n_samples, n_obs, n_genes)``.
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+        """Answers for some cells and variables of every table, all counts being evidence, ``(n_samples, n_obs, n)``.
 
-        Also the sums over all genes, with one column.
+        Also the sums over all variables of the table, with one column.
         """
         self._check_if_trained(warn=False)
         cells = self._cells(adata)
-        values = np.zeros((request.n_samples, len(rows), len(columns)), dtype=np.float32)
-        totals = np.zeros((request.n_samples, len(rows), 1), dtype=np.float32)
+        modalities = self._modalities()
+        added = _Added(
+            {name: np.zeros((request.n_samples, len(rows), len(some)), np.float32) for name, some in columns.items()},
+            {name: np.zeros((request.n_samples, len(rows), 1), np.float32) for name in columns},
+            columns,
+            (lambda matrix: {"": matrix}) if modalities is None else modalities.split,
+        )
         for code in batches:
             categories = cells.categories.clone()
             if code is not None:
                 categories[:, 0] = code
-            asked, added = replace(cells, categories=categories), _Added(values, totals, columns)
+            asked = replace(cells, categories=categories)
             collect(self._answers(asked, DENOISE, request, rows=rows, batch_size=batch_size), added)
-        values /= len(batches)
-        totals /= len(batches)
-        return values, totals
+            added.rewind()
+        for matrix in (*added.values.values(), *added.totals.values()):
+            matrix /= len(batches)
+        return added.values, added.totals
 
     def _batch_codes(self, batches: Any) -> list[int | None]:
         """Codes of named batches; ``None`` for a cell's own."""
@@ -178,33 +197,53 @@ class ExpressionModel(CellModel):
 
 
 class _Added:
-    """Adds answers, block by block, to `values` of some genes and to `totals` of all; both have the draws first."""
+    """Adds answers, block by block, to `values` of some variables and `totals` of all; both have the draws first.
 
-    def __init__(self, values: NDArray[np.float32], totals: NDArray[np.float32], columns: NDArray[np.intp]):
-        self.values, self.totals, self.columns = values, totals, columns
+    Parameters
+    ----------
+    values, totals, columns
+        Of every table by its name.
+    split
+        Cuts an answer into the tables.
+    """
+
+    def __init__(
+        self,
+        values: dict[str, NDArray[np.float32]],
+        totals: dict[str, NDArray[np.float32]],
+        columns: dict[str, NDArray[np.intp]],
+        split: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]],
+    ):
+        self.values, self.totals, self.columns, self.split = values, totals, columns, split
         self._seen = 0
 
     def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
         """Add the next cells."""
-        for values, totals, matrix in zip(self.values, self.totals, matrices, strict=True):
-            block = slice(self._seen, self._seen + len(matrix))
-            values[block] += matrix[:, self.columns]
-            totals[block] += matrix.sum(axis=1, keepdims=True)
-        self._seen = block.stop
+        n_obs = 0
+        for draw, matrix in enumerate(matrices):
+            n_obs, parts = len(matrix), self.split(matrix)
+            block = slice(self._seen, self._seen + n_obs)
+            for name, columns in self.columns.items():
+                self.values[name][draw, block] += parts[name][:, columns]
+                self.totals[name][draw, block] += parts[name].sum(axis=1, keepdims=True)
+        self._seen += n_obs
+
+    def rewind(self) -> None:
+        """Go back to the first cell."""
+        self._seen = 0
 
 
-def _positions(
-    adata: AnnData, indices: Any, gene_list: Sequence[str] | None
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the cells and genes wanted."""
-    rows = chosen_rows(adata.n_obs, indices)
+def _columns(tables: Mapping[str, Sequence[str]], gene_list: Sequence[str] | None) -> dict[str, NDArray[np.intp]]:
+    """Columns of the variables wanted of every table that has some of them."""
     if gene_list is None:
-        return rows, np.arange(adata.n_vars)
-    genes = [gene_list] if isinstance(gene_list, str) else list(gene_list)
-    columns = adata.var_names.get_indexer(pd.Index(genes))
-    if (columns < 0).any():
+        return {name: np.arange(len(names)) for name, names in tables.items()}
+    genes = pd.Index([gene_list] if isinstance(gene_list, str) else list(gene_list))
+    found = {name: pd.Index(names).get_indexer(genes) for name, names in tables.items()}
+    nowhere = np.all([columns < 0 for columns in found.values()], axis=0)
+    if nowhere.any():
         raise ValueError(
-            f"gene_list names genes, and {genes[int(np.argmin(columns))]!r} is none of the data; a mask has names: "
+            f"gene_list names genes, and {genes[int(np.argmax(nowhere))]!r} is none of the data; a mask has names: "
             "adata.var_names[mask]."
         )
-    return rows, columns
+    chosen = {name: columns[columns >= 0] for name, columns in found.items()}
+    return {name: columns for name, columns in chosen.items() if len(columns) > 0}
