@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import chosen_rows, is_single
 from countsdiff.model._missing import DENOISE
+from countsdiff.model._modalities import Modalities
 from countsdiff.model._request import Request
 from countsdiff.model._write import collect
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sparse import GCXS
 
 Expression: TypeAlias = NDArray[np.float32] | pd.DataFrame
+_ONLY = ""  # name of the table of AnnData
 
 
 class ExpressionModel(CellModel):
@@ -88,19 +90,18 @@ class ExpressionModel(CellModel):
         if return_numpy is False and not averaged:
             raise ValueError("A data frame has no room for several draws; leave return_numpy, or set return_mean=True.")
         adata, batches = self._adata_or_own(adata), self._batch_codes(transform_batch)
-        modalities = self._modalities()
-        tables = {"": adata.var_names} if modalities is None else modalities.var_names
+        tables = self._tables(adata)
         cells, columns = chosen_rows(adata.n_obs, indices), _columns(tables, gene_list)
-        rates, totals = self._replicates(adata, cells, columns, request, batches, batch_size)
-        expression = {}
-        for name, part in rates.items():
+        replicates = self._replicates(adata, cells, tables, columns, request, batches, batch_size)
+        expression: dict[str, Expression] = {}
+        for name, rates in replicates.values.items():
             if not latent:
-                part *= library_size / totals[name]
-            expression[name] = part.mean(0) if averaged else part
+                rates *= library_size / replicates.totals[name]
+            expression[name] = rates.mean(0) if averaged else rates
             if averaged and not return_numpy:
-                variables = pd.Index(tables[name])[columns[name]]
+                variables = pd.Index(tables.var_names[name])[columns[name]]
                 expression[name] = pd.DataFrame(expression[name], index=adata.obs_names[cells], columns=variables)
-        return expression[""] if modalities is None else expression
+        return expression if isinstance(adata, MuData) else expression[_ONLY]
 
     def posterior_predictive_sample(
         self,
@@ -141,43 +142,39 @@ class ExpressionModel(CellModel):
             raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(batches)}.")
         request = Request("sample", n_samples, SamplerConfig(), seed)
         adata = self._anndata_or_own(adata)
-        rows, columns = chosen_rows(adata.n_obs, indices), _columns({"": adata.var_names}, gene_list)
-        draws, _ = self._replicates(adata, rows, columns, request, batches, batch_size)
-        matrices = np.moveaxis(draws[""], 0, 2)
-        return pydata_sparse.GCXS.from_numpy(matrices[:, :, 0] if n_samples == 1 else matrices)
+        tables = self._tables(adata)
+        rows, columns = chosen_rows(adata.n_obs, indices), _columns(tables, gene_list)
+        replicates = self._replicates(adata, rows, tables, columns, request, batches, batch_size)
+        draws = np.moveaxis(replicates.values[_ONLY], 0, 2)
+        return pydata_sparse.GCXS.from_numpy(draws[:, :, 0] if n_samples == 1 else draws)
+
+    def _tables(self, adata: AnnData | MuData) -> Modalities:
+        """Tables that answers are cut into: one for each modality, or the only one."""
+        return self._modalities() or Modalities({_ONLY: list(adata.var_names)})
 
     def _replicates(
         self,
         adata: AnnData | MuData,
         rows: NDArray[np.intp],
+        tables: Modalities,
         columns: dict[str, NDArray[np.intp]],
         request: Request,
         batches: list[int | None],
         batch_size: int | None,
-    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-        """Answers for some cells and variables of every table, all counts being evidence, ``(n_samples, n_obs, n)``.
-
-        Also the sums over all variables of the table, with one column.
-        """
+    ) -> "_Replicates":
+        """Answers for some cells and variables, all counts being evidence, averaged over batches."""
         self._check_if_trained(warn=False)
         cells = self._cells(adata)
-        modalities = self._modalities()
-        added = _Added(
-            {name: np.zeros((request.n_samples, len(rows), len(some)), np.float32) for name, some in columns.items()},
-            {name: np.zeros((request.n_samples, len(rows), 1), np.float32) for name in columns},
-            columns,
-            (lambda matrix: {"": matrix}) if modalities is None else modalities.split,
-        )
+        replicates = _Replicates(tables, columns, request.n_samples, len(rows))
         for code in batches:
             categories = cells.categories.clone()
             if code is not None:
                 categories[:, 0] = code
             asked = replace(cells, categories=categories)
-            collect(self._answers(asked, DENOISE, request, rows=rows, batch_size=batch_size), added)
-            added.rewind()
-        for matrix in (*added.values.values(), *added.totals.values()):
-            matrix /= len(batches)
-        return added.values, added.totals
+            replicates.rewind()
+            collect(self._answers(asked, DENOISE, request, rows=rows, batch_size=batch_size), replicates)
+        replicates.divide(len(batches))
+        return replicates
 
     def _batch_codes(self, batches: Any) -> list[int | None]:
         """Codes of named batches; ``None`` for a cell's own."""
@@ -196,32 +193,37 @@ class ExpressionModel(CellModel):
         return [codes.index(batch) for batch in wanted]
 
 
-class _Added:
-    """Adds answers, block by block, to `values` of some variables and `totals` of all; both have the draws first.
+class _Replicates:
+    """Sums of answers, which come block by block.
 
     Parameters
     ----------
-    values, totals, columns
-        Of every table by its name.
-    split
-        Cuts an answer into the tables.
+    tables
+        Tables that answers are cut into.
+    columns
+        Variables wanted of some of them, by their names.
+    n_samples, n_obs
+        Numbers of draws and of cells.
+
+    Attributes
+    ----------
+    values, totals
+        Of every table wanted: answers for its variables that are, ``(n_samples, n_obs, n)``, and sums over all of its
+        variables, ``(n_samples, n_obs, 1)``.
     """
 
-    def __init__(
-        self,
-        values: dict[str, NDArray[np.float32]],
-        totals: dict[str, NDArray[np.float32]],
-        columns: dict[str, NDArray[np.intp]],
-        split: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]],
-    ):
-        self.values, self.totals, self.columns, self.split = values, totals, columns, split
+    def __init__(self, tables: Modalities, columns: dict[str, NDArray[np.intp]], n_samples: int, n_obs: int):
+        self.tables, self.columns = tables, columns
+        shape = n_samples, n_obs
+        self.values = {name: np.zeros((*shape, len(some)), dtype=np.float32) for name, some in columns.items()}
+        self.totals = {name: np.zeros((*shape, 1), dtype=np.float32) for name in columns}
         self._seen = 0
 
     def add(self, matrices: Iterable[NDArray[np.float32]]) -> None:
         """Add the next cells."""
         n_obs = 0
         for draw, matrix in enumerate(matrices):
-            n_obs, parts = len(matrix), self.split(matrix)
+            n_obs, parts = len(matrix), self.tables.split(matrix)
             block = slice(self._seen, self._seen + n_obs)
             for name, columns in self.columns.items():
                 self.values[name][draw, block] += parts[name][:, columns]
@@ -232,13 +234,18 @@ class _Added:
         """Go back to the first cell."""
         self._seen = 0
 
+    def divide(self, n: int) -> None:
+        """Make averages of `n` sums."""
+        for matrix in (*self.values.values(), *self.totals.values()):
+            matrix /= n
 
-def _columns(tables: Mapping[str, Sequence[str]], gene_list: Sequence[str] | None) -> dict[str, NDArray[np.intp]]:
+
+def _columns(tables: Modalities, gene_list: Sequence[str] | None) -> dict[str, NDArray[np.intp]]:
     """Columns of the variables wanted of every table that has some of them."""
     if gene_list is None:
-        return {name: np.arange(len(names)) for name, names in tables.items()}
+        return {name: np.arange(len(names)) for name, names in tables.var_names.items()}
     genes = pd.Index([gene_list] if isinstance(gene_list, str) else list(gene_list))
-    found = {name: pd.Index(names).get_indexer(genes) for name, names in tables.items()}
+    found = {name: pd.Index(names).get_indexer(genes) for name, names in tables.var_names.items()}
     nowhere = np.all([columns < 0 for columns in found.values()], axis=0)
     if nowhere.any():
         raise ValueError(
