@@ -268,6 +268,25 @@ def test_slope_belongs_to_imputation_and_not_to_training(head, make_context):
     )
 
 
+@pytest.mark.parametrize("head", ["gamma", "rate", "x0"])
+def test_few_counts_of_a_variable_leave_little_to_trust(head, make_context):
+    shrinkage, reliability = torch.tensor([2.0, 1.0, 1.0, 0.5]), torch.tensor([1.0, 0.5, 0.0, 1.0])
+
+    def mean(p, shift=0.8, training=False, calibrated=1.0, **kwargs):
+        denoiser = Denoiser(Constant(shift), MEAN, DISPERSION, head, **kwargs).train(training)
+        denoiser.calibrated.fill_(calibrated)
+        return denoiser(ZERO_COUNTS, at(p), make_context(1, 4)).mean[0]
+
+    trusting = {"shrinkage": shrinkage, "reliability": reliability}
+    # an entry of which nothing is seen: means times the one, outputs times the other
+    each = torch.stack([mean(0.0, shift=0.8 * float(r))[i] for i, r in enumerate(reliability)])
+    torch.testing.assert_close(mean(0.0, **trusting), shrinkage * each)
+    # neither where the entry was seen itself, nor in training
+    torch.testing.assert_close(mean(1.0, **trusting), mean(1.0))
+    torch.testing.assert_close(mean(0.0, training=True, **trusting), mean(0.0, training=True))
+    torch.testing.assert_close(mean(0.0, calibrated=0.0, **trusting), mean(0.0))
+
+
 def test_bounded_head_ends_where_its_entry_was_seen(make_context):
     # at p = 1 nothing is left to be born: the mean of a replicate, by conjugacy, times what the network says
     x_t = torch.tensor([[1.0, 2.0, 11.0, 0.0]])

@@ -53,6 +53,26 @@ def test_groups_share_factors():
     assert bool((strongest[:40].sum(0) > 0.1).all() & (strongest[40:].sum(0) > 0.1).all())
 
 
+def test_genes_with_few_counts_are_told_from_others():
+    rng = np.random.default_rng(3)
+    true = rng.lognormal(np.log(0.05), 1.0, 500)
+    counts = rng.poisson(true, (300, 500)).astype(np.float32)
+    hidden = rng.random(counts.shape) < 0.5
+    statistics = gene_statistics(CellReader(counts, hidden), [500])
+    seen, exposure = np.where(hidden, 0, counts).sum(0), (~hidden).sum(0)
+    few, many = seen < 4, seen > 40
+    means = statistics.mean.numpy()
+    np.testing.assert_allclose(means[seen > 0], (seen / exposure)[seen > 0], rtol=0.2)
+    # hidden entries of genes that were hardly seen hold more than the seen ones
+    expected = (means * statistics.shrinkage.numpy() * hidden.sum(0))[few].sum()
+    assert counts[:, few][hidden[:, few]].sum() == pytest.approx(expected, rel=0.15)
+    assert expected > 1.2 * seen[few].sum()
+    np.testing.assert_allclose(statistics.shrinkage[many], 1.0, atol=0.1)
+    np.testing.assert_allclose(statistics.reliability, seen / (seen + 6))
+    never = np.where(np.arange(500) < 3, np.nan, counts)  # of which nothing is known at all
+    assert gene_statistics(CellReader(never), [500]).shrinkage[:3].tolist() == [1.0] * 3
+
+
 @pytest.mark.parametrize("backbone", ["mlp", "transformer"])
 def test_weights_of_before_there_were_factors_are_read_as_weights_without(backbone):
     counts, _ = kinds_of_cells()

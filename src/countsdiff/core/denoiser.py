@@ -45,6 +45,11 @@ class Denoiser(nn.Module):
         Whether observations differ in depth, so that a size factor is estimated for each of them. Images do not.
     factors
         Factor model of the log ratios, see :class:`Evidence`.
+    shrinkage, reliability
+        What few counts of a variable leave to trust, each of shape ``(n_vars,)``; default: all. Factors of its mean
+        where it is imputed (an entry that was seen, p = 1, has counts of its own to go by), and of the backbone's first
+        output, see :mod:`countsdiff.core.shrinkage`. They hold once the denoiser is calibrated: training would undo
+        them.
     estimate
         Module that makes intensities of counts and exposures, both ``(n_obs, n_vars)``, from which the heads x0 and
         bounded start instead, such as :class:`~countsdiff.nn.LinearEstimate`.
@@ -58,6 +63,9 @@ class Denoiser(nn.Module):
     group: Tensor
     mean: Tensor
     dispersion: Tensor
+    shrinkage: Tensor | None
+    reliability: Tensor | None
+    calibrated: Tensor
     level: Tensor
     slope: Tensor
     sharpness: Tensor
@@ -75,6 +83,8 @@ class Denoiser(nn.Module):
         ceiling: float = math.inf,
         size_factors: bool = True,
         factors: FactorModel | None = None,
+        shrinkage: Tensor | None = None,
+        reliability: Tensor | None = None,
         estimate: nn.Module | None = None,
     ):
         super().__init__()
@@ -96,7 +106,10 @@ class Denoiser(nn.Module):
         self.register_buffer("group", group, persistent=False)  # of every variable
         self.register_buffer("mean", mean)
         self.register_buffer("dispersion", dispersion)
-        # set after training, see countsdiff.core.calibration
+        self.register_buffer("shrinkage", shrinkage)
+        self.register_buffer("reliability", reliability)
+        # set after training, see countsdiff.core.calibration; whether they were (0 or 1) is saved where it matters
+        self.register_buffer("calibrated", torch.tensor(0.0), persistent=shrinkage is not None)
         self.register_buffer("level", torch.tensor(1.0))
         self.register_buffer("slope", torch.tensor(1.0))
         self.register_buffer("sharpness", torch.tensor(1.0))
@@ -127,7 +140,10 @@ class Denoiser(nn.Module):
         # counts keep float32 under autocast: bfloat16 has no whole numbers beyond 256
         shift, shape_shift = shift.float(), 6.0 * torch.tanh(shape_shift.float() / 6.0)
         if not self.training:  # calibration comes after training
-            shift = shift * (self.slope + (1.0 - self.slope) * p)
+            slope = self.slope
+            if self.reliability is not None:
+                slope = slope * self.reliability**self.calibrated
+            shift = shift * (slope + (1.0 - slope) * p)
         if self.head == "gamma":
             mu = base * multiplier(shift)
             fixed_mu = mu.detach()
@@ -177,6 +193,8 @@ class Denoiser(nn.Module):
         summary = torch.cat([p, group_size.log(), seen / self._by_group(self.mean.unsqueeze(0))], dim=1)
         # the level was fitted to imputation, p = 0; towards p = 1 the entries' own counts take its place
         base = self.level ** (1.0 - p) * size * self.mean
+        if self.shrinkage is not None and not self.training:
+            base = base * torch.where(p < 1.0, self.shrinkage**self.calibrated, 1.0)
         covariates = (context.categories, context.continuous)
         factors = counts.new_zeros(len(counts), 0) if self.factors is None else self.factors(log_ratio, exposure)
         estimate = None if self.estimate is None else self.estimate(counts, exposure)

@@ -102,7 +102,14 @@ class CountsDiffModule(BaseModuleClass):
             dropout=dropout,
         )
         self.denoiser = Denoiser(
-            network, statistics.mean, statistics.dispersion, head, group_sizes, factors=statistics.factors
+            network,
+            statistics.mean,
+            statistics.dispersion,
+            head,
+            group_sizes,
+            factors=statistics.factors,
+            shrinkage=statistics.shrinkage,
+            reliability=statistics.reliability,
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
         self.times = TimeSampler(get_schedule(schedule), weight, spacing)
@@ -242,9 +249,12 @@ class CountsDiffModule(BaseModuleClass):
         tail: float = math.inf,
         drift: Sequence[float] = (1.0,) * N_DRIFT,
         slope: float = 1.0,
+        *,
+        calibrated: bool = True,
     ) -> None:
-        """Store what :func:`~countsdiff.model._calibration.calibrate` finds; by default, nothing."""
+        """Store what :func:`~countsdiff.model._calibration.calibrate` finds."""
         for denoiser in (self.denoiser, self.averaged.module):
+            denoiser.calibrated.fill_(float(calibrated))
             denoiser.level.fill_(level)
             denoiser.slope.fill_(slope)
             denoiser.sharpness.fill_(sharpness)

@@ -15,14 +15,19 @@ from countsdiff.model._statistics import GeneStatistics
 from countsdiff.model_files import FormatVersion, check_type
 
 # A new version needs a migration from the one before it, and a checkpoint beside those in tests/model/data.
-_AS_IT_IS = dict.fromkeys((1, 2), lambda content: content)  # what changed were weights, see with_later_weights
-FORMAT = FormatVersion("countsdiff model", current=3, migrations=_AS_IT_IS)
+_AS_IT_IS = dict.fromkeys((1, 2, 3), lambda content: content)  # what changed were weights, see with_later_weights
+FORMAT = FormatVersion("countsdiff model", current=4, migrations=_AS_IT_IS)
 
 
 def with_later_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a model of any version with those that later versions added, at which it predicts as it did."""
     networks = ("denoiser", "averaged.module")
     state = {f"{name}.slope": torch.tensor(1.0) for name in networks} | state  # of version 2
+    for name in networks:
+        if (mean := state.get(f"{name}.mean")) is not None:  # of version 4
+            later = {"shrinkage": torch.ones_like(mean), "reliability": torch.ones_like(mean)}
+            later["calibrated"] = torch.tensor(1.0)
+            state = {f"{name}.{key}": value for key, value in later.items()} | state
     if not any(".factors." in key for key in state):  # of version 3
         for name in networks:
             state |= _without_factors(name, state)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from countsdiff.core.factors import FactorModel
 from countsdiff.core.interfaces import shrunken_log_ratio
+from countsdiff.core.shrinkage import dispersion_index, posterior_means
 from countsdiff.counts import CellReader
 
+_HALF_RELIABLE = 6.0  # counts of a gene; 3 and 12 are as good
 _N_FACTORS = 32
 _MOST_FOR_FACTORS = 4_000  # variables, and twice as many cells: more tell little new of so few numbers
 _MAX_CELLS = 20_000  # more cells than this tell nothing new about means
@@ -27,17 +29,23 @@ class GeneStatistics:
         Mean count at size factor 1, and shape of the gamma law of the rate over cells; float32, shape ``(n_vars,)``.
     factors
         Factor model of the log ratios, see :class:`~countsdiff.core.interfaces.Evidence`.
+    shrinkage, reliability
+        Factors of the mean and of what a network says of a gene, of which few counts tell; see
+        :class:`~countsdiff.core.denoiser.Denoiser`.
     """
 
     mean: torch.Tensor
     dispersion: torch.Tensor
     factors: FactorModel
+    shrinkage: torch.Tensor
+    reliability: torch.Tensor
 
     @classmethod
     def unknown(cls, n_vars: int) -> "GeneStatistics":
         """Statistics of the right shapes, that others are about to replace."""
         n_seen = min(n_vars, _MOST_FOR_FACTORS)
-        return cls(torch.ones(n_vars), torch.ones(n_vars), FactorModel.empty(n_seen, _N_FACTORS))
+        ones = torch.ones(n_vars)
+        return cls(ones, ones.clone(), FactorModel.empty(n_seen, _N_FACTORS), ones.clone(), ones.clone())
 
 
 def gene_statistics(reader: CellReader, group_sizes: Sequence[int]) -> GeneStatistics:
@@ -46,13 +54,12 @@ def gene_statistics(reader: CellReader, group_sizes: Sequence[int]) -> GeneStati
     columns = [np.arange(end - n, end) for end, n in zip(ends, group_sizes, strict=True)]
     readers = [reader] if len(ends) == 1 else [replace(reader, columns=c) for c in columns]
     moments = [_moments(part, len(c)) for part, c in zip(readers, columns, strict=True)]
-    mean, dispersion = (torch.cat(values) for values in zip(*moments, strict=True))
+    mean, dispersion, shrinkage, reliability = (torch.cat(values) for values in zip(*moments, strict=True))
     # those with most counts; in their own order, which the sums of a product follow
     variables = mean.argsort(descending=True, stable=True)[:_MOST_FOR_FACTORS].sort().values
-    blocks = _log_ratios(readers, moments, variables)
-    return GeneStatistics(
-        mean, dispersion, FactorModel.fit(variables, _N_FACTORS, blocks, torch.Generator().manual_seed(0))
-    )
+    blocks = _log_ratios(readers, [(m, d) for m, d, *_ in moments], variables)
+    factors = FactorModel.fit(variables, _N_FACTORS, blocks, torch.Generator().manual_seed(0))
+    return GeneStatistics(mean, dispersion, factors, shrinkage, reliability)
 
 
 def _log_ratios(
@@ -68,10 +75,11 @@ def _log_ratios(
         yield torch.cat(ratios, dim=1)[:, variables], torch.cat(seen, dim=1)[:, variables]
 
 
-def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
     """Estimate means and dispersions by moments from the observed entries of (at most 20,000 evenly spread) cells.
 
-    A gene that is never observed, or never detected, gets a small mean instead of zero, so that its logarithm exists.
+    And shrinkage and reliability. A gene that is never observed, or never detected, gets a small mean instead of zero,
+    so that its logarithm exists.
     """
     rows = _spread(reader, _MAX_CELLS)
     total, n_observed = np.zeros(n_vars), np.zeros(n_vars)
@@ -80,10 +88,13 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, torch.Tenso
         total += counts.sum(0, dtype=np.float64)
         n_observed += (~missing).sum(0)
     raw_mean = total / np.maximum(n_observed, 1)
-    exposure = np.zeros(n_vars)
+    totals, exposures = np.zeros((2, 2, n_vars))  # of every other cell
     for chunk in reader.chunks(rows):
-        _, observed, size = _read(reader, chunk, raw_mean)
-        exposure += observed.T @ size
+        counts, observed, size = _read(reader, chunk, raw_mean)
+        for half in range(2):
+            totals[half] += counts[half::2].sum(0, dtype=np.float64)
+            exposures[half] += observed[half::2].T @ size[half::2]
+    exposure = exposures.sum(0)
     mean = np.maximum(total / np.maximum(exposure, 1e-6), 0.1 / max(len(rows), 1000))
     explained, excess = np.zeros(n_vars), np.zeros(n_vars)
     for chunk in reader.chunks(rows):
@@ -93,7 +104,11 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, torch.Tenso
         excess += (np.square(counts - expected) - expected).sum(0)
     # variance = mean + mean² / shape, the excess over the Poisson variance being shared out by least squares
     dispersion = np.clip(explained / np.maximum(excess, 1e-3 * explained + 1e-12), 0.05, 20.0)
-    return torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(dispersion, dtype=torch.float32)
+    index = dispersion_index(torch.as_tensor(totals), torch.as_tensor(exposures))
+    expected = posterior_means(torch.as_tensor(total), torch.as_tensor(exposure), index).numpy()
+    shrinkage = np.where(exposure > 0.0, expected / mean, 1.0)
+    reliability = total / (total + _HALF_RELIABLE)
+    return tuple(torch.as_tensor(v, dtype=torch.float32) for v in (mean, dispersion, shrinkage, reliability))
 
 
 def _spread(reader: CellReader, most: int) -> NDArray[np.intp]:

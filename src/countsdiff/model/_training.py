@@ -150,7 +150,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
                 "gradient_clip_val": settings["gradient_clip_val"],
             }
             settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
-        self.module.set_calibration()
+        self.module.set_calibration(calibrated=False)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_notices():
             super().train(
                 max_epochs=max_epochs,
