@@ -168,7 +168,8 @@ def test_means_follow_another_chemistry(two_types):
     query = AnnData(rng.poisson(rates[rng.integers(2, size=400)] * factors).astype(np.float32))
     found, before, after = caught(model, query)
     found /= np.exp(np.mean(np.log(found / factors)))  # a factor of all genes is depth, which size factors take up
-    np.testing.assert_allclose(found, factors, rtol=0.25)
+    # within a quarter, or two standard deviations of what was counted (27 of one gene, at least 167 of the others)
+    np.testing.assert_array_less(np.abs(np.log(found / factors)), np.maximum(0.25, 2.0 / np.sqrt(query.X.sum(0))))
     assert after < 0.5 * before
 
 
