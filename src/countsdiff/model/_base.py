@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
-from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read, get_layer, require_columns
-from countsdiff.model._data import check_covariates, check_is_data, chosen_rows, covariate_columns, row_keys
+from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read, get_layer
+from countsdiff.model._data import check_columns, check_is_data, chosen_rows, row_keys
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities, join_tables
@@ -197,8 +196,7 @@ class CellModel(BaseModelClass):
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
-        require_columns(adata, chain(*covariate_columns(self._setup_args())), _WITHOUT_COLUMN)
-        check_covariates(adata, self._setup_args())
+        check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)
         self._check_known_categories(adata)
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)

@@ -1,6 +1,7 @@
 """What is registered beside the counts: fields, covariates and which of the cells."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
 from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, NumericalJointObsField
+
+from countsdiff.layers import require_columns
 
 
 class Keys(NamedTuple):
@@ -79,6 +82,20 @@ def covariate_columns(setup: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         named(("batch_key", "labels_key"), "categorical_covariate_keys"),
         named(("size_factor_key",), "continuous_covariate_keys"),
     )
+
+
+def check_columns(data: AnnData | MuData, setup: Mapping[str, Any], remedy: str = "") -> None:
+    """Check that the covariates of a set-up are there, and what they hold.
+
+    Raises
+    ------
+    KeyError
+        Naming a column that is absent, and the `remedy` if there is one.
+    ValueError
+        As :func:`check_covariates`.
+    """
+    require_columns(data, chain(*covariate_columns(setup)), remedy)
+    check_covariates(data, setup)
 
 
 def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:

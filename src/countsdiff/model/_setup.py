@@ -1,8 +1,6 @@
 """Registering data with scvi-tools: which matrices and columns hold what."""
 
 from collections.abc import Iterable
-from itertools import chain
-from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -19,7 +17,7 @@ from scvi.data.fields import (
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.counts import as_row_access, check_boolean, check_counts
-from countsdiff.layers import become_actual, get_layer, require_columns
+from countsdiff.layers import become_actual, get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import (
     KEYS,
@@ -28,8 +26,7 @@ from countsdiff.model._data import (
     MuDataNumbersField,
     NumbersField,
     OptionalLayerField,
-    check_covariates,
-    covariate_columns,
+    check_columns,
 )
 from countsdiff.model._modalities import JointCountsField, present_field
 
@@ -92,7 +89,7 @@ class RegisteredModel(CellModel):
         transferring = "source_registry" in kwargs  # query data may lack the marks of missing entries
         if missing_layer is not None and not (transferring and missing_layer not in adata.layers):
             check_boolean(as_row_access(get_layer(adata, missing_layer)), f"adata.layers[{missing_layer!r}]")
-        _check_columns(adata, setup_method_args["setup_args"])
+        check_columns(adata, setup_method_args["setup_args"])
         fields = [
             # counts were checked in full above; scvi-tools looks at twenty entries, and only warns
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
@@ -166,7 +163,7 @@ class RegisteredModel(CellModel):
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())
-        _check_columns(mdata, setup_method_args["setup_args"])
+        check_columns(mdata, setup_method_args["setup_args"])
         fields = [
             JointCountsField(layers),
             present_field(),
@@ -187,12 +184,6 @@ class RegisteredModel(CellModel):
         manager = cls._setup_adata_manager_store.get(data.uns.get("_scvi_uuid"))
         if manager is not None and manager.adata is not data and not data.is_view:
             del data.uns["_scvi_uuid"]
-
-
-def _check_columns(data: AnnData | MuData, setup: dict[str, Any]) -> None:
-    """Check that the covariates of a set-up are there, and what they hold."""
-    require_columns(data, chain(*covariate_columns(setup)))
-    check_covariates(data, setup)
 
 
 def _as_list(names: str | Iterable[str] | None) -> list[str] | None:

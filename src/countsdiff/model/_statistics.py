@@ -82,17 +82,18 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
     so that its logarithm exists.
     """
     rows = _spread(reader, _MAX_CELLS)
-    total, n_observed = np.zeros(n_vars), np.zeros(n_vars)
+    totals, exposures = np.zeros((2, 2, n_vars))  # of every other cell
+    n_observed = np.zeros(n_vars)
     for chunk in reader.chunks(rows):
         counts, missing = reader(chunk)
-        total += counts.sum(0, dtype=np.float64)
-        n_observed += (~missing).sum(0)
-    raw_mean = total / np.maximum(n_observed, 1)
-    totals, exposures = np.zeros((2, 2, n_vars))  # of every other cell
-    for chunk in reader.chunks(rows):
-        counts, observed, size = _read(reader, chunk, raw_mean)
         for half in range(2):
             totals[half] += counts[half::2].sum(0, dtype=np.float64)
+        n_observed += (~missing).sum(0)
+    total = totals.sum(0)
+    raw_mean = total / np.maximum(n_observed, 1)
+    for chunk in reader.chunks(rows):
+        _, observed, size = _read(reader, chunk, raw_mean)
+        for half in range(2):
             exposures[half] += observed[half::2].T @ size[half::2]
     exposure = exposures.sum(0)
     mean = np.maximum(total / np.maximum(exposure, 1e-6), 0.1 / max(len(rows), 1000))
