@@ -102,3 +102,14 @@ def test_numbers_that_are_none_stay_so_without_an_error(model):
     # training stops by its loss, with the cause
     z = torch.full((1, N_VARS), torch.nan)
     assert bool(model(z, torch.ones(1, N_VARS)).isnan().all())
+
+
+def test_factors_that_nothing_loads_on_change_nothing(model):
+    z, exposure = draw(model, 20), torch.rand(20, N_VARS, generator=torch.Generator().manual_seed(2))
+    padded = FactorModel.empty(N_VARS, N_FACTORS + 4)
+    loadings = torch.cat([model.loadings, torch.zeros(N_VARS, 4)], dim=1)
+    padded.load_state_dict({**model.state_dict(), "loadings": loadings})
+    torch.testing.assert_close(padded(z, exposure), torch.cat([model(z, exposure), torch.zeros(20, 4)], dim=1))
+    # nor does an unused one before used ones
+    first = FactorModel(model.variables, loadings.flip(1), model.noise)
+    torch.testing.assert_close(first(z, exposure), padded(z, exposure).flip(1))

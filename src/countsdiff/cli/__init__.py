@@ -1,5 +1,7 @@
 """The command line: ``countsdiff``. Handlers import what is heavy, so that ``--help`` answers at once."""
 
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -56,6 +58,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     # threads that wait for each other asleep: busy waiting makes training several times slower beside other work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if args is None:
+        atexit.register(gc.freeze)  # or an ending process searches half a million objects of its imports, for seconds
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
         with warnings.catch_warnings():

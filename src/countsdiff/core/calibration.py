@@ -29,6 +29,8 @@ from countsdiff.core.loss import negative_binomial_loss
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import SamplerConfig, reverse_step
 
+_PRECISION = 1e-6  # of logarithms of shapes and tails: data tell less, and every halving looks at all counts
+
 
 def fit_level(counts: Tensor, mean: Tensor, spread: float = math.inf) -> float:
     """Factor that makes predictions add up to the counts they are for.
@@ -264,7 +266,7 @@ def fit_drift(
 
 def _bisect(more: Callable[[float], bool], low: float, high: float) -> float:
     """Return the point up to which `more` holds, or the end of the interval where it holds nowhere or everywhere."""
-    for _ in range(60):
+    while high - low > _PRECISION:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if more(middle) else (low, middle)
     return 0.5 * (low + high)

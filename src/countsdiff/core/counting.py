@@ -56,15 +56,21 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
         Whole numbers, of the broadcast shape and the dtype and device of `u`.
     """
     like, (u, mean) = u, exact(u, mean)
+    p0 = torch.exp(-mean)
 
-    def cdf(k: Tensor, at: Tensor) -> Tensor:
-        return poisson_cdf(k, mean.reshape(-1)[at])
+    def quantile(at: Tensor) -> Tensor:
+        m = mean.reshape(-1)[at]
+        return _quantile(
+            u.reshape(-1)[at],
+            p0.reshape(-1)[at],
+            torch.zeros_like(m),
+            m,
+            lambda k, some: poisson_cdf(k, m[some]),
+            lambda k, some: poisson_log_pmf(k, m[some]),
+            m + 10.0 * (m + 1.0).sqrt(),
+        )
 
-    def log_pmf(k: Tensor, at: Tensor) -> Tensor:
-        return poisson_log_pmf(k, mean.reshape(-1)[at])
-
-    k = _quantile(u, torch.exp(-mean), torch.zeros_like(mean), mean, cdf, log_pmf, mean + 10.0 * (mean + 1.0).sqrt())
-    return k.view(mean.shape).to(like)
+    return _beyond_zero(u, p0, quantile).to(like)
 
 
 def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor:
@@ -85,18 +91,23 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
         Whole numbers, of the broadcast shape and the dtype and device of `u`.
     """
     like, (u, shape, mean) = u, exact(u, shape, mean)
-    odds = mean / (shape + mean)
-    p0 = torch.exp(negative_binomial_log_pmf(torch.zeros_like(mean), shape, mean))
+    p0 = torch.exp(-shape * torch.log1p(mean / shape))
 
-    def cdf(k: Tensor, at: Tensor) -> Tensor:
-        return negative_binomial_cdf(k, shape.reshape(-1)[at], mean.reshape(-1)[at])
+    def quantile(at: Tensor) -> Tensor:
+        r, m = shape.reshape(-1)[at], mean.reshape(-1)[at]
+        odds = m / (r + m)
+        spread = (m + m.square() / r).sqrt()
+        return _quantile(
+            u.reshape(-1)[at],
+            p0.reshape(-1)[at],
+            odds,
+            (r - 1.0) * odds,
+            lambda k, some: negative_binomial_cdf(k, r[some], m[some]),
+            lambda k, some: negative_binomial_log_pmf(k, r[some], m[some]),
+            m + 10.0 * spread + 10.0,
+        )
 
-    def log_pmf(k: Tensor, at: Tensor) -> Tensor:
-        return negative_binomial_log_pmf(k, shape.reshape(-1)[at], mean.reshape(-1)[at])
-
-    spread = (mean + mean.square() / shape).sqrt()
-    k = _quantile(u, p0, odds, (shape - 1.0) * odds, cdf, log_pmf, mean + 10.0 * spread + 10.0)
-    return k.view(mean.shape).to(like)
+    return _beyond_zero(u, p0, quantile).to(like)
 
 
 def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
@@ -120,28 +131,25 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
     # count the rarer outcome, so that the recursion starts from a probability that does not underflow
     flip = probability > 0.5
     rare = torch.where(flip, 1.0 - probability, probability)
-    odds = rare / (1.0 - rare)
+    u = torch.where(flip, 1.0 - u, u)
+    p0 = torch.exp(trials * torch.log1p(-rare))
 
-    def cdf(k: Tensor, at: Tensor) -> Tensor:
-        n = trials.reshape(-1)[at]
-        inside = regularised_beta((n - k).clamp(min=0.5), k + 1.0, 1.0 - rare.reshape(-1)[at])
-        return torch.where(k >= n, 1.0, inside)
-
-    def log_pmf(k: Tensor, at: Tensor) -> Tensor:
+    def quantile(at: Tensor) -> Tensor:
         n, q = trials.reshape(-1)[at], rare.reshape(-1)[at]
-        ways = torch.lgamma(n + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n - k + 1.0)
-        return ways + torch.xlogy(k, q) + torch.xlogy(n - k, 1.0 - q)
+        odds = q / (1.0 - q)
 
-    k = _quantile(
-        torch.where(flip, 1.0 - u, u),
-        torch.exp(trials * torch.log1p(-rare)),
-        -odds,
-        (trials + 1.0) * odds,
-        cdf,
-        log_pmf,
-        trials,
-    )
-    k = torch.minimum(k.view(trials.shape), trials)  # a u beyond the rounding of the sum asks for more than there are
+        def cdf(k: Tensor, some: Tensor) -> Tensor:
+            inside = regularised_beta((n[some] - k).clamp(min=0.5), k + 1.0, 1.0 - q[some])
+            return torch.where(k >= n[some], 1.0, inside)
+
+        def log_pmf(k: Tensor, some: Tensor) -> Tensor:
+            ways = torch.lgamma(n[some] + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n[some] - k + 1.0)
+            return ways + torch.xlogy(k, q[some]) + torch.xlogy(n[some] - k, 1.0 - q[some])
+
+        return _quantile(u.reshape(-1)[at], p0.reshape(-1)[at], -odds, (n + 1.0) * odds, cdf, log_pmf, n)
+
+    # a u beyond the rounding of the sum asks for more than there are
+    k = torch.minimum(_beyond_zero(u, p0, quantile), trials)
     return torch.where(flip, trials - k, k).to(like)
 
 
@@ -192,13 +200,19 @@ def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.expand(shape) for t in exact)
 
 
-def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _Law, high: Tensor) -> Tensor:
-    """Quantiles of a Panjer law.
+def _beyond_zero(u: Tensor, p0: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
+    """Quantiles of counts that are 0 with probability `p0`, as most are; `quantile` answers for the positions left."""
+    result = torch.zeros(u.numel(), dtype=u.dtype, device=u.device)
+    at = (p0 < u).flatten().nonzero().squeeze(1)
+    return result.index_copy(0, at, quantile(at)).view(u.shape)
 
-    `cdf` and `log_pmf` map candidates, and the flat positions they belong to, onto cumulative and log probabilities;
-    `high` is where bisection starts to look from above.
+
+def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _Law, high: Tensor) -> Tensor:
+    """Quantiles of a Panjer law, all arguments one-dimensional.
+
+    `cdf` and `log_pmf` map candidates, and the positions they belong to, onto cumulative and log probabilities; `high`
+    is where bisection starts to look from above.
     """
-    u, p0, a, b, high = (v.reshape(-1) for v in (u, p0, a, b, high))
     high = high.ceil()
     quantile, pmf, total = torch.zeros_like(u), p0.clone(), p0.clone()
     far = (a + b > _NEAR * (1.0 - a)).nonzero().squeeze(1)

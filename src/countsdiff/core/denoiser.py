@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from countsdiff.core.factors import FactorModel
 from countsdiff.core.interfaces import Context, Evidence, Intensity, shrunken_log_ratio
+from countsdiff.core.masks import as_numbers
 
 HeadName = Literal["gamma", "rate", "x0", "bounded"]
 N_DRIFT = 20  # survival probabilities at which the sum of intensities is held steady, see countsdiff.core.calibration
@@ -138,7 +139,8 @@ class Denoiser(nn.Module):
         base = evidence.base
         shift, shape_shift = self.backbone(evidence)
         # counts keep float32 under autocast: bfloat16 has no whole numbers beyond 256
-        shift, shape_shift = shift.float(), 6.0 * torch.tanh(shape_shift.float() / 6.0)
+        # 6 tanh(x / 6), within ±6; but torch.tanh takes a CPU several times as long
+        shift, shape_shift = shift.float(), 12.0 * torch.sigmoid(shape_shift.float() / 3.0) - 6.0
         if not self.training:  # calibration comes after training
             slope = self.slope
             if self.reliability is not None:
@@ -181,7 +183,7 @@ class Denoiser(nn.Module):
     def _see(self, x_t: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Evidence]:
         """Counts seen, and evidence, whose base rate is the variable's mean × size factor."""
         counts = context.counts + x_t
-        exposure = torch.where(context.noised, p, context.known.to(counts.dtype))
+        exposure = as_numbers(context.known) + as_numbers(context.noised) * p
         expected = exposure * self.mean
         seen = self._by_group(expected)
         group_size = torch.ones_like(seen)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 _LEAST_PAIRS = 20  # observations of a pair of variables that a covariance is divided by at the least
 _ROUNDS = 10  # of communalities and eigenvectors in turn: the third digit of neither moves any more
@@ -34,10 +35,11 @@ class FactorModel(nn.Module):
         self.register_buffer("variables", variables)
         self.register_buffer("loadings", loadings)
         self.register_buffer("noise", noise)
+        self._n_used = _count_used(loadings)
 
     @property
     def n_factors(self) -> int:
-        """Number of factors."""
+        """Number of factors, those that nothing loads on among them."""
         return int(self.loadings.shape[1])
 
     @classmethod
@@ -96,18 +98,32 @@ class FactorModel(nn.Module):
         exposure
             At what exposure they were seen, in [0, 1]; same shape.
         """
+        n_used = self._n_used
         with torch.autocast(z.device.type, enabled=False):
-            precise = self.loadings / self.noise.unsqueeze(1)
-            row, column = torch.tril_indices(self.n_factors, self.n_factors, device=z.device)
-            products = precise.index_select(1, row) * self.loadings.index_select(1, column)
-            lower = exposure[:, self.variables] @ products
-            information = torch.eye(self.n_factors, device=z.device).repeat(len(z), 1, 1)
-            information[:, row, column] += lower
+            z, exposure = z.index_select(1, self.variables), exposure.index_select(1, self.variables)
+            loadings = self.loadings[:, :n_used].T.contiguous()  # a factor's together, as they are gathered
+            precise = loadings / self.noise
+            row, column = torch.tril_indices(n_used, n_used, device=z.device)
+            lower = exposure @ (precise.index_select(0, row) * loadings.index_select(0, column)).T
+            identity = torch.eye(n_used, device=z.device).flatten().repeat(len(z), 1)
+            information = identity.index_add(1, row * n_used + column, lower).view(len(z), n_used, n_used)
             # of which only the lower half is read; no check of success, which a GPU would have to report to the host
             root, _ = torch.linalg.cholesky_ex(information)
-            half = torch.linalg.solve_triangular(root, (z[:, self.variables] @ precise).unsqueeze(2), upper=False)
-            factors: Tensor = torch.linalg.solve_triangular(root.mT, half, upper=True).squeeze(2)
-            return factors
+            half = torch.linalg.solve_triangular(root, (z @ precise.T).unsqueeze(2), upper=False)
+            factors = torch.linalg.solve_triangular(root.mT, half, upper=True).squeeze(2)
+            return F.pad(factors, (0, self.n_factors - n_used))
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._n_used = _count_used(self.loadings)
+
+
+def _count_used(loadings: Tensor) -> int:
+    """Number of factors up to the last one that anything loads on: the others, most of 32 in many data, are 0."""
+    if loadings.is_meta:  # whose values are about to be loaded
+        return loadings.shape[1]
+    used = loadings.any(0).nonzero()
+    return int(used[-1]) + 1 if len(used) > 0 else 0
 
 
 def _without_chance(values: Tensor, noise: Tensor, n_obs: Tensor) -> Tensor:

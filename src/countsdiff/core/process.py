@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from countsdiff.core.counting import binomial_quantile
+from countsdiff.core.masks import only
 from countsdiff.core.random import RowGenerator
 
 
@@ -67,7 +68,7 @@ def noise(x_0: Tensor, p: Tensor, noised: Tensor, generator: torch.Generator | N
     Parameters
     ----------
     x_0
-        Counts, shape ``(n_obs, n_vars)``.
+        Counts, shape ``(n_obs, n_vars)``; entries that are not noised may hold anything.
     p
         Survival probability of each row, shape ``(n_obs, 1)``.
     noised
@@ -75,7 +76,7 @@ def noise(x_0: Tensor, p: Tensor, noised: Tensor, generator: torch.Generator | N
     generator
         Source of randomness.
     """
-    target = torch.where(noised, x_0, 0.0)  # not a product: an entry that is not noised may hold anything
+    target = only(x_0, noised)
     x_t = thin(target, p, generator)
     return NoisedCounts(x_t=x_t, lost=target - x_t)
 

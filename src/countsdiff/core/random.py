@@ -58,7 +58,8 @@ class RowGenerator:
         if at is None:
             state, place = self._state.unsqueeze(1), torch.arange(n_numbers, device=self._state.device)
         else:
-            state, place = self._state[at // n_numbers], at % n_numbers
+            row = at // n_numbers
+            state, place = self._state.index_select(0, row), at - row * n_numbers
         bits = _mix(state + (place + self._drawn + 1) * _GOLDEN)
         self._drawn += n_numbers
         # float32 holds 24 bits exactly; the half keeps 0 and 1 out, where quantile functions are infinite

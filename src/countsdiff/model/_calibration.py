@@ -49,7 +49,8 @@ def calibrate(
         [{key: value.to(module.device) for key, value in minibatch.items()} for minibatch in minibatches]
         for minibatches in (trained, held_out)
     )
-    known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
+    known = _predictions(module, trained, seed, share_hidden)
+    unknown = _predictions(module, held_out, seed, share_hidden, with_base=True)
     memory, slope = 1.0, 1.0
     if known.shape is not None:
         memory = fit_memory(known.counts, known.level() * known.mean, known.shape)
@@ -128,12 +129,15 @@ def _level(counts: Tensor, mean: Tensor, variance: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Predictions:
-    """Observed counts of some cells; means, base rates and shapes predicted for them while hidden; all ``(n,)``."""
+    """Observed counts of some cells; means, base rates and shapes predicted for them while hidden; all ``(n,)``.
+
+    Base rates only where they were asked for; ``shape`` only of heads that have one.
+    """
 
     counts: Tensor
     mean: Tensor
     base: Tensor
-    shape: Tensor | None  # some heads have none
+    shape: Tensor | None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -148,7 +152,12 @@ class _Predictions:
 
 
 def _predictions(
-    module: CountsDiffModule, minibatches: Minibatches, seed: int, share_hidden: float | None
+    module: CountsDiffModule,
+    minibatches: Minibatches,
+    seed: int,
+    share_hidden: float | None,
+    *,
+    with_base: bool = False,
 ) -> _Predictions:
     """Predict the observed counts of cells, every one of them while it is hidden."""
     generator = torch.Generator(module.device).manual_seed(seed)
@@ -156,8 +165,10 @@ def _predictions(
     for tensors in minibatches:
         counts, _ = module.observed(tensors)
         for intensity, asked, context in module.impute_folds(tensors, generator, share_hidden):
-            nothing = torch.zeros_like(counts)
-            base = module.averaged.module.base_rate(nothing, nothing[:, :1], context)
+            base = None
+            if with_base:
+                nothing = torch.zeros_like(counts)
+                base = module.averaged.module.base_rate(nothing, nothing[:, :1], context)
             results = ((counted, counts), (means, intensity.mean), (bases, base), (shapes, intensity.shape))
             for result, values in results:
                 if values is not None:

@@ -13,6 +13,7 @@ from countsdiff.core.denoiser import N_DRIFT, Denoiser, HeadName
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.interfaces import Context, Intensity
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
+from countsdiff.core.masks import as_numbers, only
 from countsdiff.core.process import noise
 from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.model._balance import precision, predicted_shape, share
@@ -163,7 +164,7 @@ class CountsDiffModule(BaseModuleClass):
         categories, continuous = self.covariates(tensors)
         unconditional = torch.rand(len(counts), 1, generator=generator, device=counts.device) < _SHARE_UNCONDITIONAL
         context = Context(
-            counts=counts * known,
+            counts=counts * as_numbers(known),
             known=known,
             noised=noised,
             categories=torch.where(unconditional, -1, categories),
@@ -177,7 +178,7 @@ class CountsDiffModule(BaseModuleClass):
         context, levels, lost = cells.context, cells.levels, cells.counts.lost
         intensity = self.denoiser(cells.counts.x_t, levels.p, context)
         to_go = 1.0 - levels.p
-        weights = levels.weight * context.noised * share(self.denoiser)
+        weights = levels.weight * as_numbers(context.noised) * share(self.denoiser)
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
         bregman = bregman_loss(intensity.mean * to_go, lost) * precision(self.denoiser, intensity, to_go)
@@ -212,7 +213,7 @@ class CountsDiffModule(BaseModuleClass):
                 losses = share(self.denoiser) * negative_binomial_loss(
                     counts, predicted_shape(self.denoiser, intensity), intensity.mean
                 )
-            total = total + (losses * hidden).sum(1)
+            total = total + (losses * as_numbers(hidden)).sum(1)
         return total / observed.sum(1).clamp(min=1)
 
     def impute_folds(
@@ -238,7 +239,7 @@ class CountsDiffModule(BaseModuleClass):
         for first in range(0, n_folds, at_a_time):
             hidden = observed & ((fold - first) % n_folds < at_a_time)
             known = observed & ~hidden
-            context = Context(counts * known, known, hidden, categories, continuous)
+            context = Context(counts * as_numbers(known), known, hidden, categories, continuous)
             # the last ones hide, to be as many, some that were predicted before
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden & (fold >= first), context
 
@@ -280,4 +281,5 @@ class CountsDiffModule(BaseModuleClass):
         if KEYS.PRESENT in tensors:
             observed &= tensors[KEYS.PRESENT][:, self.denoiser.group] > 0
         # columns first (CSC data) would be summed in another order, and round differently
-        return torch.where(observed, counts, 0.0).contiguous(), observed.contiguous()
+        observed = observed.contiguous()
+        return only(counts.contiguous(), observed), observed
