@@ -44,6 +44,17 @@ def test_rows_do_not_depend_on_each_other(model):
     torch.testing.assert_close(model(z, exposure)[order], model(z[order], exposure[order]))
 
 
+@pytest.mark.parametrize("n_used", [1, 5, 10, 17])
+def test_rows_are_the_same_to_the_last_bit_wherever_they_stand(n_used):
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.zeros(30, 32)
+    loadings[:, :n_used] = torch.randn(30, n_used, generator=generator)
+    model = FactorModel(torch.arange(30), loadings, torch.ones(30))
+    z, exposure = torch.randn(256, 30, generator=generator), torch.rand(256, 30, generator=generator)
+    order = torch.randperm(256, generator=generator)
+    assert torch.equal(model(z, exposure)[order], model(z[order], exposure[order]))
+
+
 def test_only_the_chosen_variables_are_looked_at(model):
     few = FactorModel(torch.tensor([1, 4]), model.loadings[[1, 4]], model.noise[[1, 4]])
     z = draw(model, 5)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 _NEAR = 16  # mean up to which laws are walked from 0
-_SWEEPS = 48  # steps walked before bisection takes over
-_TINY = 1e-300
+_FIRST_STEPS = 8  # walked at a time, and twice as many each time after
+_MOST_STEPS = 2**20  # of all entries together: more, and bisection takes over
+_TINY = 1e-300  # too small to matter beside any number but 0, which nothing can be divided by
 
 _Law = Callable[[Tensor, Tensor], Tensor]
 
@@ -169,20 +170,17 @@ def regularised_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
         torch.lgamma(a + b) - torch.lgamma(a) - torch.lgamma(b) + torch.xlogy(a, x) + b * torch.log1p(-x)
     ) - torch.log(a)
 
-    def guard(v: Tensor) -> Tensor:
-        return torch.where(v.abs() < _TINY, _TINY, v)
-
     c = torch.ones_like(x)
-    d = 1.0 / guard(1.0 - (a + b) * x / (a + 1.0))
+    d = 1.0 / (1.0 - (a + b) * x / (a + 1.0) + _TINY)
     fraction = d
     for m in range(1, 10_000):
         even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
-        d = 1.0 / guard(1.0 + even * d)
-        c = guard(1.0 + even / c)
+        d = 1.0 / (1.0 + even * d + _TINY)
+        c = 1.0 + even / c + _TINY
         fraction = fraction * d * c
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
-        d = 1.0 / guard(1.0 + odd * d)
-        c = guard(1.0 + odd / c)
+        d = 1.0 / (1.0 + odd * d + _TINY)
+        c = 1.0 + odd / c + _TINY
         change = d * c
         fraction = fraction * change
         # not less: where counts are millions rounding alone makes a few times 1e-13
@@ -223,29 +221,32 @@ def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _
     # up to where u is reached
     at = (total < u).nonzero().squeeze(1)
     k, p, sum_ = quantile[at], pmf[at], total[at]
-    for _ in range(_SWEEPS):
-        if at.numel() == 0:
-            break
-        k = k + 1.0
-        p = p * (a[at] + b[at] / k)
-        sum_ = sum_ + p
-        found = sum_ >= u[at]
-        quantile[at[found]] = k[found]
-        at, k, p, sum_ = at[~found], k[~found], p[~found], sum_[~found]
+    n_steps = _FIRST_STEPS
+    while 0 < at.numel() <= _MOST_STEPS // n_steps:
+        ks = k.unsqueeze(1) + torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
+        ps = p.unsqueeze(1) * (a[at].unsqueeze(1) + b[at].unsqueeze(1) / ks).cumprod(1)
+        sums = sum_.unsqueeze(1) + ps.cumsum(1)
+        n_short = (sums < u[at].unsqueeze(1)).sum(1)
+        quantile[at] = k + n_short + 1.0
+        more = (n_short == n_steps).nonzero().squeeze(1)
+        at, k, p, sum_ = at[more], ks[more, -1], ps[more, -1], sums[more, -1]
+        n_steps *= 2
     if at.numel() > 0:
         quantile[at] = _bisect(u[at], k, torch.maximum(high[at], k + 1.0), lambda k: cdf(k, at))
     # down to the smallest that reaches it
     at = far[total[far] - pmf[far] >= u[far]]
     k, p, sum_ = quantile[at], pmf[at], total[at]
-    for _ in range(_SWEEPS):
-        if at.numel() == 0:
-            break
-        sum_ = sum_ - p
-        p = p / (a[at] + b[at] / k)
-        k = k - 1.0
-        found = sum_ - p < u[at]
-        quantile[at[found]] = k[found]
-        at, k, p, sum_ = at[~found], k[~found], p[~found], sum_[~found]
+    n_steps = _FIRST_STEPS
+    while 0 < at.numel() <= _MOST_STEPS // n_steps:
+        ks = k.unsqueeze(1) - torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
+        ps = p.unsqueeze(1) / (a[at].unsqueeze(1) + b[at].unsqueeze(1) / (ks + 1.0)).cumprod(1)
+        # what is left below every one of them
+        sums = (sum_ - p).unsqueeze(1) - ps.cumsum(1)
+        enough = sums < u[at].unsqueeze(1)
+        quantile[at] = k - enough.int().argmax(1) - 1.0  # the first; what lies below 0 makes no sense, and comes later
+        more = (~enough.any(1)).nonzero().squeeze(1)
+        at, k, p, sum_ = at[more], ks[more, -1], ps[more, -1], sums[more, -1] + ps[more, -1]
+        n_steps *= 2
     if at.numel() > 0:
         quantile[at] = _bisect(u[at], torch.full_like(k, -1.0), k, lambda k: cdf(k, at))
     return quantile

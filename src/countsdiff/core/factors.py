@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 _LEAST_PAIRS = 20  # observations of a pair of variables that a covariance is divided by at the least
 _ROUNDS = 10  # of communalities and eigenvectors in turn: the third digit of neither moves any more
+_TOGETHER = 16  # factors computed at a time
 _LEAST_NOISE = 0.05  # of a variable, in average variances, and in its own
 
 
@@ -119,11 +120,15 @@ class FactorModel(nn.Module):
 
 
 def _count_used(loadings: Tensor) -> int:
-    """Number of factors up to the last one that anything loads on: the others, most of 32 in many data, are 0."""
+    """Number of factors up to the last one that anything loads on, rounded up: the others, most in many data, are 0.
+
+    Rounded, since products of fewer columns depend on where in its batch a row stands, if only in the last digit.
+    """
+    n_factors = loadings.shape[1]
     if loadings.is_meta:  # whose values are about to be loaded
-        return loadings.shape[1]
+        return n_factors
     used = loadings.any(0).nonzero()
-    return int(used[-1]) + 1 if len(used) > 0 else 0
+    return min(-(-(int(used[-1]) + 1) // _TOGETHER) * _TOGETHER, n_factors) if len(used) > 0 else 0
 
 
 def _without_chance(values: Tensor, noise: Tensor, n_obs: Tensor) -> Tensor:

@@ -190,10 +190,10 @@ def births(
     event_shape = intensity.mean.shape[1:]
     # the others, nine tenths of them in an ordinary imputation, would cost as much
     at = noised.flatten().nonzero().squeeze(1)
-    mean = intensity.mean.flatten()[at]
+    mean = intensity.mean.flatten().index_select(0, at)
     shape = intensity.shape if rule == "law" else None
     if rule == "poisson" or shape is not None:
-        law = CountLaw(mean * exposure, None if shape is None else shape.flatten()[at])
+        law = CountLaw(mean * exposure, None if shape is None else shape.flatten().index_select(0, at))
         born = law.quantile(generator.uniform(*event_shape, at=at))
     else:
         lost = mean * (1.0 - p_t)
