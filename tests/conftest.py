@@ -1,7 +1,11 @@
 import gc
 import os
 import warnings
+from pathlib import Path
 
+# of processes that tests start
+_PATHS = (str(Path(__file__).parent / "children"), os.environ.get("PYTHONPATH"))
+os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, too
 
