@@ -53,6 +53,23 @@ def test_no_starting_point_is_needed_to_be_good():
     np.testing.assert_array_equal(negative_binomial_quantile(*exact(u, shape, mean)), expected)
 
 
+def test_nothing_is_lost_far_below_the_starting_point():
+    rng = np.random.default_rng(0)
+    mean, shape = np.exp(rng.uniform(3.0, 11.5, 3000)), np.exp(rng.uniform(0.0, 2.3, 3000))
+    for u in (1e-12, 1e-10, 1e-7, 1e-4):
+        quantiles = negative_binomial_quantile(*exact(np.full(3000, u), shape, mean))
+        # scipy's may be -1 where even zero suffices
+        np.testing.assert_array_equal(quantiles, stats.nbinom.ppf(u, shape, shape / (shape + mean)).clip(min=0.0))
+
+
+def test_quantiles_do_not_depend_on_how_many_are_asked_for():
+    rng = np.random.default_rng(0)
+    u, shape, mean = exact(rng.random(200_000), np.exp(rng.normal(size=200_000)), np.exp(rng.normal(2.0, 2.0, 200_000)))
+    together = negative_binomial_quantile(u, shape, mean)
+    some = slice(None, None, 40)
+    assert torch.equal(together[some], negative_binomial_quantile(u[some], shape[some], mean[some]))
+
+
 def test_pixels_are_as_exact_as_molecules():
     # large counts are walked to from where a normal law puts them
     rng = np.random.default_rng(0)

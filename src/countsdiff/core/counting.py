@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 _NEAR = 16  # mean up to which laws are walked from 0
+_MOST_AT_ONCE = 2**16  # entries
 _FIRST_STEPS = 8  # walked at a time, and twice as many each time after
-_MOST_STEPS = 2**20  # of all entries together: more, and bisection takes over
+_MOST_STEPS = 2**20  # of all these entries together: more, and bisection takes over
+_DEEP = 1e-4  # of a cumulative probability: so far below it nothing is found by subtraction
 _TINY = 1e-300  # too small to matter beside any number but 0, which nothing can be divided by
 
 _Law = Callable[[Tensor, Tensor], Tensor]
@@ -60,10 +62,10 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
     p0 = torch.exp(-mean)
 
     def quantile(at: Tensor) -> Tensor:
-        m = mean.reshape(-1)[at]
+        m = mean.flatten()[at]
         return _quantile(
-            u.reshape(-1)[at],
-            p0.reshape(-1)[at],
+            u.flatten()[at],
+            p0.flatten()[at],
             torch.zeros_like(m),
             m,
             lambda k, some: poisson_cdf(k, m[some]),
@@ -95,12 +97,12 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
     p0 = torch.exp(-shape * torch.log1p(mean / shape))
 
     def quantile(at: Tensor) -> Tensor:
-        r, m = shape.reshape(-1)[at], mean.reshape(-1)[at]
+        r, m = shape.flatten()[at], mean.flatten()[at]
         odds = m / (r + m)
         spread = (m + m.square() / r).sqrt()
         return _quantile(
-            u.reshape(-1)[at],
-            p0.reshape(-1)[at],
+            u.flatten()[at],
+            p0.flatten()[at],
             odds,
             (r - 1.0) * odds,
             lambda k, some: negative_binomial_cdf(k, r[some], m[some]),
@@ -136,7 +138,7 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
     p0 = torch.exp(trials * torch.log1p(-rare))
 
     def quantile(at: Tensor) -> Tensor:
-        n, q = trials.reshape(-1)[at], rare.reshape(-1)[at]
+        n, q = trials.flatten()[at], rare.flatten()[at]
         odds = q / (1.0 - q)
 
         def cdf(k: Tensor, some: Tensor) -> Tensor:
@@ -147,7 +149,7 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
             ways = torch.lgamma(n[some] + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n[some] - k + 1.0)
             return ways + torch.xlogy(k, q[some]) + torch.xlogy(n[some] - k, 1.0 - q[some])
 
-        return _quantile(u.reshape(-1)[at], p0.reshape(-1)[at], -odds, (n + 1.0) * odds, cdf, log_pmf, n)
+        return _quantile(u.flatten()[at], p0.flatten()[at], -odds, (n + 1.0) * odds, cdf, log_pmf, n)
 
     # a u beyond the rounding of the sum asks for more than there are
     k = torch.minimum(_beyond_zero(u, p0, quantile), trials)
@@ -201,8 +203,9 @@ def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _beyond_zero(u: Tensor, p0: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
     """Quantiles of counts that are 0 with probability `p0`, as most are; `quantile` answers for the positions left."""
     result = torch.zeros(u.numel(), dtype=u.dtype, device=u.device)
-    at = (p0 < u).flatten().nonzero().squeeze(1)
-    return result.index_copy(0, at, quantile(at)).view(u.shape)
+    for at in (p0 < u).flatten().nonzero().squeeze(1).split(_MOST_AT_ONCE):
+        result[at] = quantile(at)
+    return result.view(u.shape)
 
 
 def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _Law, high: Tensor) -> Tensor:
@@ -235,6 +238,10 @@ def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _
         quantile[at] = _bisect(u[at], k, torch.maximum(high[at], k + 1.0), lambda k: cdf(k, at))
     # down to the smallest that reaches it
     at = far[total[far] - pmf[far] >= u[far]]
+    deep = u[at] < _DEEP * total[at]
+    lost, at = at[deep], at[~deep]
+    if lost.numel() > 0:
+        quantile[lost] = _bisect(u[lost], torch.full_like(u[lost], -1.0), quantile[lost], lambda k: cdf(k, lost))
     k, p, sum_ = quantile[at], pmf[at], total[at]
     n_steps = _FIRST_STEPS
     while 0 < at.numel() <= _MOST_STEPS // n_steps:

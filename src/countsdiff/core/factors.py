@@ -19,6 +19,8 @@ class FactorModel(nn.Module):
     mean is (1 + Wᵀ (e / ψ) W)⁻¹ Wᵀ z / ψ, in which unseen entries do not appear. A network of fixed weights would have
     to learn as much for every pattern of what is seen.
 
+    Other loadings come by ``load_state_dict``: those that are changed in place may not be looked at.
+
     Parameters
     ----------
     variables

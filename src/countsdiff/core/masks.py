@@ -6,7 +6,7 @@ from torch import Tensor
 
 def as_numbers(mask: Tensor) -> Tensor:
     """0 and 1 in float32, by way of bytes: booleans themselves take a CPU five times as long to convert."""
-    return mask.view(torch.uint8).to(torch.float32)
+    return mask.to(torch.bool).view(torch.uint8).to(torch.float32)
 
 
 def only(values: Tensor, mask: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ class RowGenerator:
         *event_shape
             Shape of what every row draws.
         at
-            Flat positions within ``(n_obs, *event_shape)`` of the numbers that are wanted; all by default. The others
-            count as drawn.
+            Flat positions within ``(n_obs, *event_shape)`` of the numbers that are wanted, shape ``(n,)``; all by
+            default. The others count as drawn.
 
         Returns
         -------

@@ -10,6 +10,7 @@ from torch import Tensor
 from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
 from countsdiff.core.denoiser import N_DRIFT
 from countsdiff.core.interfaces import Context
+from countsdiff.core.masks import as_numbers
 from countsdiff.core.random import RowGenerator
 from countsdiff.model._module import CountsDiffModule
 
@@ -50,7 +51,7 @@ def calibrate(
         for minibatches in (trained, held_out)
     )
     known = _predictions(module, trained, seed, share_hidden)
-    unknown = _predictions(module, held_out, seed, share_hidden, with_base=True)
+    unknown = _predictions(module, held_out, seed, share_hidden, with_base=known.shape is not None)
     memory, slope = 1.0, 1.0
     if known.shape is not None:
         memory = fit_memory(known.counts, known.level() * known.mean, known.shape)
@@ -114,7 +115,7 @@ def _sums(module: CountsDiffModule, minibatches: Minibatches) -> Tensor:
                 (by_law, variance),
                 (by_residuals, (counts - mean).square()),
             ):
-                total += (values * hidden).sum(0).cpu()
+                total += (values * as_numbers(hidden)).sum(0).cpu()
     # laws know the noise of what is hardly ever seen, residuals that of a network that errs in many cells alike
     return torch.stack([counted, predicted, torch.maximum(by_law, by_residuals)])
 
@@ -204,4 +205,4 @@ def _as_imputed(
         share = torch.full_like(share, share_hidden)
     hidden = torch.rand(counts.shape, generator=generator, device=counts.device) < share
     known = observed & ~(complete & hidden)
-    return Context(counts * known, known, ~known, *module.covariates(tensors))
+    return Context(counts * as_numbers(known), known, ~known, *module.covariates(tensors))
