@@ -18,7 +18,8 @@ _MOST_STEPS = 2**20  # of all these entries together: more, and bisection takes 
 _DEEP = 1e-4  # of a cumulative probability: so far below it nothing is found by subtraction
 _TINY = 1e-300  # too small to matter beside any number but 0, which nothing can be divided by
 
-_Law = Callable[[Tensor, Tensor], Tensor]
+_Probability = Callable[[Tensor, Tensor], Tensor]
+_Law = tuple[Tensor, Tensor, _Probability, _Probability, Tensor]  # arguments of _quantile: a, b, cdf, log_pmf, high
 
 
 def poisson_cdf(k: Tensor, mean: Tensor) -> Tensor:
@@ -61,11 +62,9 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
     like, (u, mean) = u, exact(u, mean)
     p0 = torch.exp(-mean)
 
-    def quantile(at: Tensor) -> Tensor:
+    def law(at: Tensor) -> _Law:
         m = mean.flatten()[at]
-        return _quantile(
-            u.flatten()[at],
-            p0.flatten()[at],
+        return (
             torch.zeros_like(m),
             m,
             lambda k, some: poisson_cdf(k, m[some]),
@@ -73,7 +72,7 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
             m + 10.0 * (m + 1.0).sqrt(),
         )
 
-    return _beyond_zero(u, p0, quantile).to(like)
+    return _quantiles(u, p0, law).to(like)
 
 
 def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor:
@@ -96,13 +95,11 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
     like, (u, shape, mean) = u, exact(u, shape, mean)
     p0 = torch.exp(-shape * torch.log1p(mean / shape))
 
-    def quantile(at: Tensor) -> Tensor:
+    def law(at: Tensor) -> _Law:
         r, m = shape.flatten()[at], mean.flatten()[at]
         odds = m / (r + m)
         spread = (m + m.square() / r).sqrt()
-        return _quantile(
-            u.flatten()[at],
-            p0.flatten()[at],
+        return (
             odds,
             (r - 1.0) * odds,
             lambda k, some: negative_binomial_cdf(k, r[some], m[some]),
@@ -110,7 +107,7 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
             m + 10.0 * spread + 10.0,
         )
 
-    return _beyond_zero(u, p0, quantile).to(like)
+    return _quantiles(u, p0, law).to(like)
 
 
 def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
@@ -137,7 +134,7 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
     u = torch.where(flip, 1.0 - u, u)
     p0 = torch.exp(trials * torch.log1p(-rare))
 
-    def quantile(at: Tensor) -> Tensor:
+    def law(at: Tensor) -> _Law:
         n, q = trials.flatten()[at], rare.flatten()[at]
         odds = q / (1.0 - q)
 
@@ -149,10 +146,10 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
             ways = torch.lgamma(n[some] + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n[some] - k + 1.0)
             return ways + torch.xlogy(k, q[some]) + torch.xlogy(n[some] - k, 1.0 - q[some])
 
-        return _quantile(u.flatten()[at], p0.flatten()[at], -odds, (n + 1.0) * odds, cdf, log_pmf, n)
+        return -odds, (n + 1.0) * odds, cdf, log_pmf, n
 
     # a u beyond the rounding of the sum asks for more than there are
-    k = torch.minimum(_beyond_zero(u, p0, quantile), trials)
+    k = torch.minimum(_quantiles(u, p0, law), trials)
     return torch.where(flip, trials - k, k).to(like)
 
 
@@ -200,15 +197,18 @@ def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.expand(shape) for t in exact)
 
 
-def _beyond_zero(u: Tensor, p0: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
-    """Quantiles of counts that are 0 with probability `p0`, as most are; `quantile` answers for the positions left."""
-    result = torch.zeros(u.numel(), dtype=u.dtype, device=u.device)
-    for at in (p0 < u).flatten().nonzero().squeeze(1).split(_MOST_AT_ONCE):
-        result[at] = quantile(at)
-    return result.view(u.shape)
+def _quantiles(u: Tensor, p0: Tensor, law: Callable[[Tensor], _Law]) -> Tensor:
+    """Quantiles of counts that are 0 with probability `p0`, as most are; `law` is that of some flat positions."""
+    shape, u, p0 = u.shape, u.flatten(), p0.flatten()
+    result = torch.zeros_like(u)
+    for at in (p0 < u).nonzero().squeeze(1).split(_MOST_AT_ONCE):
+        result[at] = _quantile(u[at], p0[at], *law(at))
+    return result.view(shape)
 
 
-def _quantile(u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Law, log_pmf: _Law, high: Tensor) -> Tensor:
+def _quantile(
+    u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Probability, log_pmf: _Probability, high: Tensor
+) -> Tensor:
     """Quantiles of a Panjer law, all arguments one-dimensional.
 
     `cdf` and `log_pmf` map candidates, and the positions they belong to, onto cumulative and log probabilities; `high`
