@@ -25,10 +25,13 @@ class Fake:
 
 
 class Sampler(Fake):
-    """Every draw is one more than the truth, the first but two more, and the mean is none of these."""
+    """Every draw is one more than the truth, the first but two more, and the mean and median are none of these."""
 
     def impute(self, counts, missing, *, labels=None):
         return super().impute(counts, missing) + 7
+
+    def median(self, counts, missing, *, labels=None):
+        return super().impute(counts, missing) + 3
 
     def sample(self, counts, missing, n_samples, *, labels=None, seed=0):
         truth = super().impute(counts, missing)
@@ -50,6 +53,13 @@ class NotInstalled(Fake):
 class Killed(Fake):
     def fit(self, counts, missing, *, labels=None, seed=0):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Fractional(Fake):
+    """Nearer to the truth than to any other whole numbers."""
+
+    def impute(self, counts, missing, *, labels=None):
+        return super().impute(counts, missing) + np.float32(0.4)
 
 
 class Negative(Fake):

@@ -41,7 +41,7 @@ class TestImputation:
         run(task, [data], [fakes.Fake(data.counts)], [3], results)
         table = results.table()
         for mask in task.masks:
-            for estimate in ("mean", "1 sample", "5 samples"):
+            for estimate in ("mean", "whole counts", "1 sample", "5 samples"):
                 for metric in ("rmse", "rmse_high", "mae", "bias"):
                     assert value(table, metric, estimate, mask=mask) == 0
                 assert value(table, "r2", estimate, mask=mask) == 1
@@ -60,6 +60,7 @@ class TestImputation:
             found = {estimate: set(group.metric) for estimate, group in rows.groupby("estimate")}
             assert found == {
                 "mean": POINT | INTERVALS,
+                "whole counts": POINT | INTERVALS,
                 "1 sample": POINT | INTERVALS | WHOLE,
                 "5 samples": POINT | INTERVALS,
                 "": COSTS | ({"sample_seconds"} if unit[3] == "sampler" else set()),
@@ -67,11 +68,17 @@ class TestImputation:
             assert rows.value.notna().all()
             assert not rows.duplicated(["estimate", "metric"]).any()
 
-    def test_estimates_are_the_mean_one_draw_and_the_mean_of_five(self, data, latents, fakes, results):
+    def test_estimates_are_the_mean_the_median_one_draw_and_the_mean_of_five(self, data, latents, fakes, results):
         run(Imputation(latents, ("mcar50",)), [data], [fakes.Sampler(data.counts, "sampler")], [0], results)
         table = results.table()
-        assert [value(table, "bias", e) for e in ("mean", "1 sample", "5 samples")] == pytest.approx([7, 2, 1.2])
+        estimates = ("mean", "whole counts", "1 sample", "5 samples")
+        assert [value(table, "bias", estimate) for estimate in estimates] == pytest.approx([7, 3, 2, 1.2])
         assert not table.note.any()
+
+    def test_without_a_median_whole_counts_are_the_mean_rounded(self, data, latents, fakes, results):
+        run(Imputation(latents, ("mcar50",)), [data], [fakes.Fractional(data.counts)], [0], results)
+        biases = [value(results.table(), "bias", estimate) for estimate in ("mean", "whole counts")]
+        assert biases == pytest.approx([0.4, 0], abs=1e-6)
 
     def test_says_where_the_mean_stands_in_for_samples(self, data, latents, fakes, results):
         run(Imputation(latents, ("mcar50",)), [data], [fakes.Fake(data.counts)], [0], results)
@@ -183,7 +190,7 @@ class TestDenoising:
         from countsdiff.benchmark._exam import Answer
 
         depth = np.random.default_rng(0).gamma(4.0, 1.0, (60, 1))
-        answer = Answer((depth * data.counts.mean(axis=0)).astype(np.float32), None, 0, 0, 0, 0)
+        answer = Answer((depth * data.counts.mean(axis=0)).astype(np.float32), None, None, 0, 0, 0, 0)
         normalised, unnormalised = Null().score(data, 0, question, answer)
         assert np.isnan(normalised.value)
         assert unnormalised.value > 0.95  # not 1: logarithms bend small means less than large ones
