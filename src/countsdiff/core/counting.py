@@ -7,6 +7,7 @@ with the right skewness puts them. Bisection on the cumulative distribution find
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,9 +18,6 @@ _FIRST_STEPS = 8  # walked at a time, and twice as many each time after
 _MOST_STEPS = 2**20  # of all these entries together: more, and bisection takes over
 _DEEP = 1e-4  # of a cumulative probability: so far below it nothing is found by subtraction
 _TINY = 1e-300  # too small to matter beside any number but 0, which nothing can be divided by
-
-_Probability = Callable[[Tensor, Tensor], Tensor]
-_Law = tuple[Tensor, Tensor, _Probability, _Probability, Tensor]  # arguments of _quantile: a, b, cdf, log_pmf, high
 
 
 def poisson_cdf(k: Tensor, mean: Tensor) -> Tensor:
@@ -64,7 +62,7 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
 
     def law(at: Tensor) -> _Law:
         m = mean.flatten()[at]
-        return (
+        return _Law(
             torch.zeros_like(m),
             m,
             lambda k, some: poisson_cdf(k, m[some]),
@@ -99,7 +97,7 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
         r, m = shape.flatten()[at], mean.flatten()[at]
         odds = m / (r + m)
         spread = (m + m.square() / r).sqrt()
-        return (
+        return _Law(
             odds,
             (r - 1.0) * odds,
             lambda k, some: negative_binomial_cdf(k, r[some], m[some]),
@@ -146,7 +144,7 @@ def binomial_quantile(u: Tensor, trials: Tensor, probability: Tensor) -> Tensor:
             ways = torch.lgamma(n[some] + 1.0) - torch.lgamma(k + 1.0) - torch.lgamma(n[some] - k + 1.0)
             return ways + torch.xlogy(k, q[some]) + torch.xlogy(n[some] - k, 1.0 - q[some])
 
-        return -odds, (n + 1.0) * odds, cdf, log_pmf, n
+        return _Law(-odds, (n + 1.0) * odds, cdf, log_pmf, n)
 
     # a u beyond the rounding of the sum asks for more than there are
     k = torch.minimum(_quantiles(u, p0, law), trials)
@@ -197,66 +195,95 @@ def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.expand(shape) for t in exact)
 
 
+@dataclass(frozen=True)
+class _Law:
+    """Panjer laws, all tensors one-dimensional.
+
+    `cdf` and `log_pmf` map candidates, and the positions they belong to, onto cumulative and log probabilities; `high`
+    is where bisection starts to look from above.
+    """
+
+    a: Tensor
+    b: Tensor
+    cdf: Callable[[Tensor, Tensor], Tensor]
+    log_pmf: Callable[[Tensor, Tensor], Tensor]
+    high: Tensor
+
+    def quantile(self, u: Tensor, p0: Tensor) -> Tensor:
+        """Smallest k with cdf(k) ≥ u."""
+        k, pmf, total = torch.zeros_like(u), p0.clone(), p0.clone()
+        far = (self.a + self.b > _NEAR * (1.0 - self.a)).nonzero().squeeze(1)
+        if far.numel() > 0:
+            guess = _normal_quantile(u[far], self.a[far], self.b[far]).clamp(min=0.0)
+            k[far] = torch.minimum(guess, self.high[far].ceil())
+            total[far], pmf[far] = self.cdf(k[far], far), self.log_pmf(k[far], far).exp()
+        short = (total < u).nonzero().squeeze(1)
+        passed = far[total[far] - pmf[far] >= u[far]]
+        for at, walk in ((short, self._up), (passed, self._down)):
+            if at.numel() > 0:
+                k[at] = walk(at, u[at], k[at], pmf[at], total[at])
+        return k
+
+    def _up(self, at: Tensor, u: Tensor, k: Tensor, pmf: Tensor, total: Tensor) -> Tensor:
+        """Quantiles at positions `at`, from k, where u is not reached, onwards."""
+        quantile, left, n_steps = k.clone(), torch.arange(len(at), device=at.device), _FIRST_STEPS
+        while 0 < left.numel() <= _MOST_STEPS // n_steps:
+            ks = k.unsqueeze(1) + torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
+            ps = pmf.unsqueeze(1) * self._ratio(at[left], ks).cumprod(1)
+            sums = total.unsqueeze(1) + ps.cumsum(1)
+            n_short = (sums < u[left].unsqueeze(1)).sum(1)
+            quantile[left] = k + n_short + 1.0
+            more = (n_short == n_steps).nonzero().squeeze(1)
+            left, k, pmf, total = left[more], ks[more, -1], ps[more, -1], sums[more, -1]
+            n_steps *= 2
+        if left.numel() > 0:
+            quantile[left] = self._bisect(at[left], u[left], k, torch.maximum(self.high[at[left]].ceil(), k + 1.0))
+        return quantile
+
+    def _down(self, at: Tensor, u: Tensor, k: Tensor, pmf: Tensor, total: Tensor) -> Tensor:
+        """Quantiles at positions `at`, from k, below which u is reached, backwards."""
+        quantile, n_steps = k.clone(), _FIRST_STEPS
+        deep = u < _DEEP * total
+        lost, left = deep.nonzero().squeeze(1), (~deep).nonzero().squeeze(1)
+        if lost.numel() > 0:
+            quantile[lost] = self._bisect(at[lost], u[lost], torch.full_like(k[lost], -1.0), k[lost])
+        k, pmf, total = k[left], pmf[left], total[left]
+        while 0 < left.numel() <= _MOST_STEPS // n_steps:
+            ks = k.unsqueeze(1) - torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
+            ps = pmf.unsqueeze(1) / self._ratio(at[left], ks + 1.0).cumprod(1)
+            # what is left below every one of them
+            sums = (total - pmf).unsqueeze(1) - ps.cumsum(1)
+            enough = sums < u[left].unsqueeze(1)
+            quantile[left] = k - enough.int().argmax(1) - 1.0  # the first; what lies below 0 makes no sense, but later
+            more = (~enough.any(1)).nonzero().squeeze(1)
+            left, k, pmf, total = left[more], ks[more, -1], ps[more, -1], sums[more, -1] + ps[more, -1]
+            n_steps *= 2
+        if left.numel() > 0:
+            quantile[left] = self._bisect(at[left], u[left], torch.full_like(k, -1.0), k)
+        return quantile
+
+    def _ratio(self, at: Tensor, ks: Tensor) -> Tensor:
+        """pmf(k) / pmf(k − 1), for several k of each position."""
+        return self.a[at].unsqueeze(1) + self.b[at].unsqueeze(1) / ks
+
+    def _bisect(self, at: Tensor, u: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Smallest whole k above `low` with cdf(k) ≥ u."""
+        while bool((short := self.cdf(high, at) < u).any()):
+            low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
+        while bool((high - low > 1.0).any()):
+            middle = ((low + high) / 2.0).floor()
+            enough = self.cdf(middle, at) >= u
+            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+        return high
+
+
 def _quantiles(u: Tensor, p0: Tensor, law: Callable[[Tensor], _Law]) -> Tensor:
     """Quantiles of counts that are 0 with probability `p0`, as most are; `law` is that of some flat positions."""
     shape, u, p0 = u.shape, u.flatten(), p0.flatten()
     result = torch.zeros_like(u)
     for at in (p0 < u).nonzero().squeeze(1).split(_MOST_AT_ONCE):
-        result[at] = _quantile(u[at], p0[at], *law(at))
+        result[at] = law(at).quantile(u[at], p0[at])
     return result.view(shape)
-
-
-def _quantile(
-    u: Tensor, p0: Tensor, a: Tensor, b: Tensor, cdf: _Probability, log_pmf: _Probability, high: Tensor
-) -> Tensor:
-    """Quantiles of a Panjer law, all arguments one-dimensional.
-
-    `cdf` and `log_pmf` map candidates, and the positions they belong to, onto cumulative and log probabilities; `high`
-    is where bisection starts to look from above.
-    """
-    high = high.ceil()
-    quantile, pmf, total = torch.zeros_like(u), p0.clone(), p0.clone()
-    far = (a + b > _NEAR * (1.0 - a)).nonzero().squeeze(1)
-    if far.numel() > 0:
-        guess = torch.minimum(_normal_quantile(u[far], a[far], b[far]).clamp(min=0.0), high[far])
-        quantile[far] = guess
-        total[far], pmf[far] = cdf(guess, far), log_pmf(guess, far).exp()
-    # up to where u is reached
-    at = (total < u).nonzero().squeeze(1)
-    k, p, sum_ = quantile[at], pmf[at], total[at]
-    n_steps = _FIRST_STEPS
-    while 0 < at.numel() <= _MOST_STEPS // n_steps:
-        ks = k.unsqueeze(1) + torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
-        ps = p.unsqueeze(1) * (a[at].unsqueeze(1) + b[at].unsqueeze(1) / ks).cumprod(1)
-        sums = sum_.unsqueeze(1) + ps.cumsum(1)
-        n_short = (sums < u[at].unsqueeze(1)).sum(1)
-        quantile[at] = k + n_short + 1.0
-        more = (n_short == n_steps).nonzero().squeeze(1)
-        at, k, p, sum_ = at[more], ks[more, -1], ps[more, -1], sums[more, -1]
-        n_steps *= 2
-    if at.numel() > 0:
-        quantile[at] = _bisect(u[at], k, torch.maximum(high[at], k + 1.0), lambda k: cdf(k, at))
-    # down to the smallest that reaches it
-    at = far[total[far] - pmf[far] >= u[far]]
-    deep = u[at] < _DEEP * total[at]
-    lost, at = at[deep], at[~deep]
-    if lost.numel() > 0:
-        quantile[lost] = _bisect(u[lost], torch.full_like(u[lost], -1.0), quantile[lost], lambda k: cdf(k, lost))
-    k, p, sum_ = quantile[at], pmf[at], total[at]
-    n_steps = _FIRST_STEPS
-    while 0 < at.numel() <= _MOST_STEPS // n_steps:
-        ks = k.unsqueeze(1) - torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
-        ps = p.unsqueeze(1) / (a[at].unsqueeze(1) + b[at].unsqueeze(1) / (ks + 1.0)).cumprod(1)
-        # what is left below every one of them
-        sums = (sum_ - p).unsqueeze(1) - ps.cumsum(1)
-        enough = sums < u[at].unsqueeze(1)
-        quantile[at] = k - enough.int().argmax(1) - 1.0  # the first; what lies below 0 makes no sense, and comes later
-        more = (~enough.any(1)).nonzero().squeeze(1)
-        at, k, p, sum_ = at[more], ks[more, -1], ps[more, -1], sums[more, -1] + ps[more, -1]
-        n_steps *= 2
-    if at.numel() > 0:
-        quantile[at] = _bisect(u[at], torch.full_like(k, -1.0), k, lambda k: cdf(k, at))
-    return quantile
 
 
 def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -266,14 +293,3 @@ def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
     z = torch.special.ndtri(u)
     guess: Tensor = mean + (mean * spread).sqrt() * z + (2.0 * spread - 1.0) * (z * z - 1.0) / 6.0
     return guess.round()
-
-
-def _bisect(u: Tensor, low: Tensor, high: Tensor, cdf: Callable[[Tensor], Tensor]) -> Tensor:
-    """Smallest whole k above `low` with cdf(k) ≥ u."""
-    while bool((short := cdf(high) < u).any()):
-        low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
-    while bool((high - low > 1.0).any()):
-        middle = ((low + high) / 2.0).floor()
-        enough = cdf(middle) >= u
-        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-    return high
