@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from countsdiff.baselines import BASELINES, Imputer
+from countsdiff.baselines import Imputer
 
 from ._exam import Counts, Task
 
@@ -135,12 +135,16 @@ class _Unchanged:
 
 def imputers() -> dict[str, Imputer]:
     """Return the methods that impute, by name."""
+    from countsdiff.baselines import BASELINES
+
     ours = (CountsDiff(), CountsDiff("countsdiff+labels", with_labels=True))
     return {method.name: method for method in ours} | BASELINES
 
 
 def denoisers(depth: float) -> dict[str, Imputer]:
     """Return the methods that denoise for a replicate at `depth`, by name; the first one does nothing."""
+    from countsdiff.baselines import BASELINES
+
     ours: tuple[Imputer, ...] = (
         NoDenoising(),
         CountsDiff("countsdiff mean", depth=depth),
