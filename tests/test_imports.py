@@ -69,5 +69,6 @@ def test_every_public_name_exists():
     for module in (baselines, benchmark, core, image, metrics):
         assert sorted(module.__all__) == sorted(set(module.__all__))
         assert all(hasattr(module, name) for name in module.__all__)
+        assert set(module.__all__) <= set(dir(module))  # which notebooks complete by
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         countsdiff.nonsense  # noqa: B018

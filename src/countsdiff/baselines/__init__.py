@@ -60,3 +60,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"countsdiff.baselines.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'countsdiff.baselines' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
