@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from countsdiff.core import CountLaw, RowGenerator
+from countsdiff.core import CountLaw, RowGenerator, counting
 from countsdiff.core.count_law import mean_log1p
 from countsdiff.core.counting import (
     binomial_quantile,
@@ -62,12 +62,14 @@ def test_nothing_is_lost_far_below_the_starting_point():
         np.testing.assert_array_equal(quantiles, stats.nbinom.ppf(u, shape, shape / (shape + mean)).clip(min=0.0))
 
 
-def test_quantiles_do_not_depend_on_how_many_are_asked_for():
+def test_quantiles_do_not_depend_on_how_many_are_asked_for(monkeypatch):
     rng = np.random.default_rng(0)
     u, shape, mean = exact(rng.random(200_000), np.exp(rng.normal(size=200_000)), np.exp(rng.normal(2.0, 2.0, 200_000)))
     together = negative_binomial_quantile(u, shape, mean)
     some = slice(None, None, 40)
     assert torch.equal(together[some], negative_binomial_quantile(u[some], shape[some], mean[some]))
+    monkeypatch.setattr(counting, "_most_at_once", lambda device: 2**20)  # as on a GPU
+    assert torch.equal(together, negative_binomial_quantile(u, shape, mean))
 
 
 def test_pixels_are_as_exact_as_molecules():

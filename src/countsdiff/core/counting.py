@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 _NEAR = 16  # mean up to which laws are walked from 0
-_MOST_AT_ONCE = 2**16  # entries
 _FIRST_STEPS = 8  # walked at a time, and twice as many each time after
-_MOST_STEPS = 2**20  # of all these entries together: more, and bisection takes over
+_MOST_STEPS = 16  # on average over the entries worked on at once: more, and bisection takes over
 _DEEP = 1e-4  # of a cumulative probability: so far below it nothing is found by subtraction
 _TINY = 1e-300  # too small to matter beside any number but 0, which nothing can be divided by
 
@@ -227,7 +226,7 @@ class _Law:
     def _up(self, at: Tensor, u: Tensor, k: Tensor, pmf: Tensor, total: Tensor) -> Tensor:
         """Quantiles at positions `at`, from k, where u is not reached, onwards."""
         quantile, left, n_steps = k.clone(), torch.arange(len(at), device=at.device), _FIRST_STEPS
-        while 0 < left.numel() <= _MOST_STEPS // n_steps:
+        while 0 < left.numel() <= _MOST_STEPS * _most_at_once(u.device) // n_steps:
             ks = k.unsqueeze(1) + torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
             ps = pmf.unsqueeze(1) * self._ratio(at[left], ks).cumprod(1)
             sums = total.unsqueeze(1) + ps.cumsum(1)
@@ -248,7 +247,7 @@ class _Law:
         if lost.numel() > 0:
             quantile[lost] = self._bisect(at[lost], u[lost], torch.full_like(k[lost], -1.0), k[lost])
         k, pmf, total = k[left], pmf[left], total[left]
-        while 0 < left.numel() <= _MOST_STEPS // n_steps:
+        while 0 < left.numel() <= _MOST_STEPS * _most_at_once(u.device) // n_steps:
             ks = k.unsqueeze(1) - torch.arange(1.0, n_steps + 1.0, dtype=u.dtype, device=u.device)
             ps = pmf.unsqueeze(1) / self._ratio(at[left], ks + 1.0).cumprod(1)
             # what is left below every one of them
@@ -281,9 +280,14 @@ def _quantiles(u: Tensor, p0: Tensor, law: Callable[[Tensor], _Law]) -> Tensor:
     """Quantiles of counts that are 0 with probability `p0`, as most are; `law` is that of some flat positions."""
     shape, u, p0 = u.shape, u.flatten(), p0.flatten()
     result = torch.zeros_like(u)
-    for at in (p0 < u).nonzero().squeeze(1).split(_MOST_AT_ONCE):
+    for at in (p0 < u).nonzero().squeeze(1).split(_most_at_once(u.device)):
         result[at] = law(at).quantile(u[at], p0[at])
     return result.view(shape)
+
+
+def _most_at_once(device: torch.device) -> int:
+    """Number of entries to work on at once: what fits a CPU's cache, and more where every loop waits for the host."""
+    return 2**16 if device.type == "cpu" else 2**20
 
 
 def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
