@@ -25,12 +25,12 @@ class Fake:
 
 
 class Sampler(Fake):
-    """Every draw is one more than the truth, the first but two more, and the mean and median are none of these."""
+    """Every draw is one more than the truth, the first but two more; mean and whole counts are none of these."""
 
     def impute(self, counts, missing, *, labels=None):
         return super().impute(counts, missing) + 7
 
-    def median(self, counts, missing, *, labels=None):
+    def impute_whole(self, counts, missing, *, labels=None):
         return super().impute(counts, missing) + 3
 
     def sample(self, counts, missing, n_samples, *, labels=None, seed=0):

@@ -68,14 +68,14 @@ class TestImputation:
             assert rows.value.notna().all()
             assert not rows.duplicated(["estimate", "metric"]).any()
 
-    def test_estimates_are_the_mean_the_median_one_draw_and_the_mean_of_five(self, data, latents, fakes, results):
+    def test_estimates_are_the_mean_whole_counts_one_draw_and_the_mean_of_five(self, data, latents, fakes, results):
         run(Imputation(latents, ("mcar50",)), [data], [fakes.Sampler(data.counts, "sampler")], [0], results)
         table = results.table()
         estimates = ("mean", "whole counts", "1 sample", "5 samples")
         assert [value(table, "bias", estimate) for estimate in estimates] == pytest.approx([7, 3, 2, 1.2])
         assert not table.note.any()
 
-    def test_without_a_median_whole_counts_are_the_mean_rounded(self, data, latents, fakes, results):
+    def test_without_whole_counts_the_mean_is_rounded(self, data, latents, fakes, results):
         run(Imputation(latents, ("mcar50",)), [data], [fakes.Fractional(data.counts)], [0], results)
         biases = [value(results.table(), "bias", estimate) for estimate in ("mean", "whole counts")]
         assert biases == pytest.approx([0.4, 0], abs=1e-6)

@@ -115,8 +115,9 @@ class Answer:
         Predicted counts, shape ``(n_obs, n_vars)``.
     draws
         Sampled counts, shape ``(n_draws, n_obs, n_vars)``; None if none were asked for or the method cannot sample.
-    median
-        Median counts, whole numbers of shape ``(n_obs, n_vars)``; None if none were asked for or the method has none.
+    whole
+        Predicted whole numbers, shape ``(n_obs, n_vars)``; None if none were asked for or the method has no more to say
+        than its mean.
     fit_seconds, impute_seconds, sample_seconds
         Wall time of fitting (once for all questions of an exam), of the mean and of all draws; imports included.
     peak_memory_mb
@@ -125,7 +126,7 @@ class Answer:
 
     mean: Counts
     draws: Counts | None
-    median: Counts | None
+    whole: Counts | None
     fit_seconds: float
     impute_seconds: float
     sample_seconds: float
@@ -134,11 +135,11 @@ class Answer:
     def estimates(self, n_draws: int) -> Iterator[Estimate]:
         """Yield the mean, whole counts, one draw, and the mean of `n_draws` draws.
 
-        Whole counts are the median; without one, the mean is rounded. Without draws the mean stands in, and says so.
+        Whole counts are the method's own, or its mean rounded. Without draws the mean stands in, and says so.
         """
         note = "" if self.draws is not None else "cannot sample: its mean stands in"
         yield Estimate("mean", self.mean, "")
-        yield Estimate("whole counts", np.round(self.mean) if self.median is None else self.median, "")
+        yield Estimate("whole counts", np.round(self.mean) if self.whole is None else self.whole, "")
         yield Estimate("1 sample", self.mean if self.draws is None else self.draws[0], note)
         yield Estimate(f"{n_draws} samples", self.mean if self.draws is None else self.draws.mean(axis=0), note)
 

@@ -76,8 +76,8 @@ class _FittedCountsDiff:
         depth = self.settings.depth
         return self.model.denoise(adata, output=self.settings.output, depth=depth, inplace=False) / depth
 
-    def median(self, counts: Counts, missing: NDArray[np.bool_], *, labels: ArrayLike | None = None) -> Counts:
-        """Whole counts: what has the smallest absolute error."""
+    def impute_whole(self, counts: Counts, missing: NDArray[np.bool_], *, labels: ArrayLike | None = None) -> Counts:
+        """Whole counts of the smallest absolute error."""
         return self.model.impute(self._cells(counts, missing, labels), output="median", inplace=False)
 
     def sample(

@@ -59,10 +59,10 @@ def _answer(fitted: Any, cells: Cells, job: Job, fit_seconds: float) -> Answer:
             lambda: fitted.sample(cells.counts, cells.missing, job.n_draws, labels=cells.labels, seed=job.seed)
         )
         draws = _check(draws, (job.n_draws, *shape))
-    median = None
-    if job.n_draws and hasattr(fitted, "median"):
-        median = _check(fitted.median(cells.counts, cells.missing, labels=cells.labels), shape)
-    return Answer(_check(mean, shape), draws, median, fit_seconds, impute_seconds, sample_seconds, peak_memory())
+    whole = None
+    if job.n_draws and hasattr(fitted, "impute_whole"):
+        whole = _check(fitted.impute_whole(cells.counts, cells.missing, labels=cells.labels), shape)
+    return Answer(_check(mean, shape), draws, whole, fit_seconds, impute_seconds, sample_seconds, peak_memory())
 
 
 def _check(predicted: Any, shape: tuple[int, ...]) -> Counts:

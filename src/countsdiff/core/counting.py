@@ -253,7 +253,9 @@ class _Law:
             # what is left below every one of them
             sums = (total - pmf).unsqueeze(1) - ps.cumsum(1)
             enough = sums < u[left].unsqueeze(1)
-            quantile[left] = k - enough.int().argmax(1) - 1.0  # the first; what lies below 0 makes no sense, but later
+            quantile[left] = (
+                k - enough.int().argmax(1) - 1.0
+            )  # the first; no sense below 0, but that comes after
             more = (~enough.any(1)).nonzero().squeeze(1)
             left, k, pmf, total = left[more], ks[more, -1], ps[more, -1], sums[more, -1] + ps[more, -1]
             n_steps *= 2
@@ -287,7 +289,7 @@ def _quantiles(u: Tensor, p0: Tensor, law: Callable[[Tensor], _Law]) -> Tensor:
 
 def _most_at_once(device: torch.device) -> int:
     """Number of entries to work on at once: what fits a CPU's cache, and more where every loop waits for the host."""
-    return 2**16 if device.type == "cpu" else 2**20
+    return 2**16 if device.type == "cpu" else 2**18
 
 
 def _normal_quantile(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
