@@ -253,9 +253,7 @@ class _Law:
             # what is left below every one of them
             sums = (total - pmf).unsqueeze(1) - ps.cumsum(1)
             enough = sums < u[left].unsqueeze(1)
-            quantile[left] = (
-                k - enough.int().argmax(1) - 1.0
-            )  # the first; no sense below 0, but that comes after
+            quantile[left] = k - enough.int().argmax(1) - 1.0  # the first; no sense below 0, but that comes after
             more = (~enough.any(1)).nonzero().squeeze(1)
             left, k, pmf, total = left[more], ks[more, -1], ps[more, -1], sums[more, -1] + ps[more, -1]
             n_steps *= 2
