@@ -1,8 +1,9 @@
 """countsdiff: impute, denoise and generate single-cell counts with a diffusion model on the natural numbers."""
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from countsdiff.lazy import attach
 
 if TYPE_CHECKING:
     from countsdiff import (
@@ -38,15 +39,5 @@ __all__ = [
     "store",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # scvi-tools takes seconds to import: nothing is loaded before it is used
-    if name == "CountsDiffImputer":
-        return import_module("countsdiff.model").CountsDiffImputer
-    if name in __all__:
-        return import_module(f"countsdiff.{name}")
-    raise AttributeError(f"module 'countsdiff' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+# scvi-tools takes seconds to import
+__getattr__, __dir__ = attach(__name__, [*__all__, "__version__"], {"CountsDiffImputer": "model"})

@@ -1,7 +1,8 @@
 """Rivals to compare with, all behind one protocol: :class:`Imputer`."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from countsdiff.lazy import attach
 
 from ._base import FittedImputer, FittedSampler, Imputer
 
@@ -54,13 +55,5 @@ __all__ = [
     "get_baseline",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # a benchmark runs every method in a process of its own, which is not to wait for what other methods need
-    if name in _HOMES:
-        return getattr(import_module(f"countsdiff.baselines.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'countsdiff.baselines' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# a benchmark runs every method in a process of its own, which is not to wait for what other methods need
+__getattr__, __dir__ = attach(__name__, __all__, _HOMES)

@@ -1,7 +1,8 @@
 """Benchmarks: methods answer questions whose answers are known, each in a process of its own."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from countsdiff.lazy import attach
 
 if TYPE_CHECKING:
     from ._data import Dataset, prepare
@@ -43,13 +44,5 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # the process that measures a method's memory imports this package, too: it loads nothing but what it uses
-    if name in _HOMES:
-        return getattr(import_module(f"countsdiff.benchmark.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'countsdiff.benchmark' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# the process that measures a method's memory imports this package, too: it loads nothing but what it uses
+__getattr__, __dir__ = attach(__name__, __all__, _HOMES)

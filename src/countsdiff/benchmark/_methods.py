@@ -135,22 +135,23 @@ class _Unchanged:
 
 def imputers() -> dict[str, Imputer]:
     """Return the methods that impute, by name."""
-    from countsdiff.baselines import BASELINES
-
-    ours = (CountsDiff(), CountsDiff("countsdiff+labels", with_labels=True))
-    return {method.name: method for method in ours} | BASELINES
+    return _beside_rivals((CountsDiff(), CountsDiff("countsdiff+labels", with_labels=True)))
 
 
 def denoisers(depth: float) -> dict[str, Imputer]:
     """Return the methods that denoise for a replicate at `depth`, by name; the first one does nothing."""
-    from countsdiff.baselines import BASELINES
-
     ours: tuple[Imputer, ...] = (
         NoDenoising(),
         CountsDiff("countsdiff mean", depth=depth),
         CountsDiff("countsdiff log_mean", output="log_mean", depth=depth),
         CountsDiff("countsdiff sample", output="sample", depth=depth),
     )
+    return _beside_rivals(ours)
+
+
+def _beside_rivals(ours: tuple[Imputer, ...]) -> dict[str, Imputer]:
+    from countsdiff.baselines import BASELINES  # here, as a method's process needs none of them
+
     return {method.name: method for method in ours} | BASELINES
 
 

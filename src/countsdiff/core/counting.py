@@ -66,7 +66,7 @@ def poisson_quantile(u: Tensor, mean: Tensor) -> Tensor:
             m,
             lambda k, some: poisson_cdf(k, m[some]),
             lambda k, some: poisson_log_pmf(k, m[some]),
-            m + 10.0 * (m + 1.0).sqrt(),
+            (m + 10.0 * (m + 1.0).sqrt()).ceil(),
         )
 
     return _quantiles(u, p0, law).to(like)
@@ -101,7 +101,7 @@ def negative_binomial_quantile(u: Tensor, shape: Tensor, mean: Tensor) -> Tensor
             (r - 1.0) * odds,
             lambda k, some: negative_binomial_cdf(k, r[some], m[some]),
             lambda k, some: negative_binomial_log_pmf(k, r[some], m[some]),
-            m + 10.0 * spread + 10.0,
+            (m + 10.0 * spread + 10.0).ceil(),
         )
 
     return _quantiles(u, p0, law).to(like)
@@ -199,7 +199,7 @@ class _Law:
     """Panjer laws, all tensors one-dimensional.
 
     `cdf` and `log_pmf` map candidates, and the positions they belong to, onto cumulative and log probabilities; `high`
-    is where bisection starts to look from above.
+    is the whole number where bisection starts to look from above.
     """
 
     a: Tensor
@@ -214,13 +214,12 @@ class _Law:
         far = (self.a + self.b > _NEAR * (1.0 - self.a)).nonzero().squeeze(1)
         if far.numel() > 0:
             guess = _normal_quantile(u[far], self.a[far], self.b[far]).clamp(min=0.0)
-            k[far] = torch.minimum(guess, self.high[far].ceil())
+            k[far] = torch.minimum(guess, self.high[far])
             total[far], pmf[far] = self.cdf(k[far], far), self.log_pmf(k[far], far).exp()
         short = (total < u).nonzero().squeeze(1)
         passed = far[total[far] - pmf[far] >= u[far]]
         for at, walk in ((short, self._up), (passed, self._down)):
-            if at.numel() > 0:
-                k[at] = walk(at, u[at], k[at], pmf[at], total[at])
+            k[at] = walk(at, u[at], k[at], pmf[at], total[at])
         return k
 
     def _up(self, at: Tensor, u: Tensor, k: Tensor, pmf: Tensor, total: Tensor) -> Tensor:
@@ -236,7 +235,7 @@ class _Law:
             left, k, pmf, total = left[more], ks[more, -1], ps[more, -1], sums[more, -1]
             n_steps *= 2
         if left.numel() > 0:
-            quantile[left] = self._bisect(at[left], u[left], k, torch.maximum(self.high[at[left]].ceil(), k + 1.0))
+            quantile[left] = self._bisect(at[left], u[left], k, torch.maximum(self.high[at[left]], k + 1.0))
         return quantile
 
     def _down(self, at: Tensor, u: Tensor, k: Tensor, pmf: Tensor, total: Tensor) -> Tensor:
