@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from countsdiff.cli._io import InputError, blame, read, report
+from countsdiff.cli._io import InputError, blame, check_folder, read, report
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,6 +104,7 @@ def benchmark(
                 raise InputError(f"--{name} is for --task imputation; leave it out for --task {task}.")
     numbers = _integers(seeds)
     _check_sources(sources, fetch)
+    check_folder(out)
 
     from countsdiff.benchmark import Results, choose, prepare, run, write_report
     from countsdiff.cli._training import silence

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Option
 
-from countsdiff.cli._io import InputError, report, write
+from countsdiff.cli._io import check_folder, report, write
 from countsdiff.files import atomic
 
 if TYPE_CHECKING:
@@ -43,10 +43,8 @@ def demo(
 ) -> None:
     """Hide half of the counts of 2,638 blood cells, impute them, and compare with the truth and simpler methods."""
     start = time.perf_counter()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: this folder cannot be made, {error.strerror}; choose another with --out.") from error
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
 
     from countsdiff import datasets, pp
     from countsdiff.cli._training import progress_bar, silence

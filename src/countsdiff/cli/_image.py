@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from countsdiff.cli._impute import Accelerator
-from countsdiff.cli._io import InputError, check_output, report
+from countsdiff.cli._io import InputError, check_folder, check_output, report
 from countsdiff.files import atomic
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def train(
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train a model of images. A training that was stopped goes on when it is started again."""
+    check_folder(out)
     with _complaints():
         from countsdiff.image.config import get_config
         from countsdiff.image.training import train

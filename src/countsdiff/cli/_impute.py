@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from countsdiff.cli._io import InputError, blame, check_output, read
+from countsdiff.cli._io import InputError, blame, check_folder, check_output, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
 from countsdiff.files import check_same_format
@@ -153,8 +153,10 @@ def _check_paths(
     for option, path in paths.items():
         if path is not None and (other := named.setdefault(path.resolve(), option)) != option:
             raise InputError(f"{path}: {other} and {option} name the same; choose another name for one of them.")
-    if save_model is not None and save_model.exists():
-        raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
+    if save_model is not None:
+        if save_model.exists():
+            raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
+        check_folder(save_model)
 
 
 def _where(key_added: str, n_samples: int) -> str:

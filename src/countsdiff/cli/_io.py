@@ -61,8 +61,6 @@ def read(path: Path) -> "AnnData":
             return anndata.read_zarr(path)
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: no permission to read this file.")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path}: this is not an .h5ad file; write one with adata.write_h5ad().")
     with blame(path):
@@ -110,8 +108,27 @@ def check_output(path: Path, *inputs: Path) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {folder}; create it first.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: no permission to write to {folder}.")
+    _check_permission(path, folder)
+
+
+def check_folder(path: Path) -> None:
+    """Check that files can be written to the folder `path`, which is made, parents and all, where it is not there.
+
+    Raises
+    ------
+    InputError
+        If they cannot, or if there is a file of that name.
+    """
+    whole = path.resolve()
+    there = next(folder for folder in (whole, *whole.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{path}: {there} is a file; name a folder.")
+    _check_permission(path, there)
+
+
+def _check_permission(path: Path, folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write to {folder}; choose another place.")
 
 
 def write(adata: "AnnData", path: Path) -> None:
