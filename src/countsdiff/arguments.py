@@ -2,6 +2,8 @@
 
 import numbers
 
+MAX_SEED = 2**32 - 1  # numpy's
+
 
 def check_whole(least: int | None = None, **arguments: object) -> None:
     """Check that arguments, given by their names, are whole numbers, and none below `least`.
@@ -15,3 +17,16 @@ def check_whole(least: int | None = None, **arguments: object) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or (least is not None and value < least):
             bound = "" if least is None else f", at least {least}"
             raise ValueError(f"{name} is a whole number{bound}; got {value!r}.")
+
+
+def check_seed(seed: object) -> int:
+    """Check that a seed is a whole number that all generators take, and return it as an int.
+
+    Raises
+    ------
+    ValueError
+        If it is not, or negative, or more than ``MAX_SEED``.
+    """
+    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool) and 0 <= int(seed) <= MAX_SEED:
+        return int(seed)
+    raise ValueError(f"seed is a whole number between 0 and {MAX_SEED}; got {seed!r}.")

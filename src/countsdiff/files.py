@@ -23,8 +23,9 @@ def check_same_format(out: Path, source: Path) -> None:
     ValueError
         If the name of `out` is one of the other kind.
     """
-    if ".zarr" in (source.suffix, out.suffix) and source.suffix != out.suffix:
-        raise ValueError(f"{out}: the output has the format of the input; let its name end in {source.suffix}.")
+    ending = ".zarr" if source.suffix == ".zarr" else ".h5ad"
+    if out.suffix != ending:
+        raise ValueError(f"{out}: the output has the format of the input; let its name end in {ending}.")
 
 
 @contextmanager

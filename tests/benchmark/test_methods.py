@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import sparse
 
 from countsdiff import datasets, pp
 from countsdiff.baselines import BASELINES
@@ -31,6 +32,16 @@ class TestPrepare:
             == prepare(datasets.pbmc3k()[:200, :300].copy(), "other name", n_genes=100, labels_key="cell_type").digest
         )
         assert small.digest != prepare(datasets.pbmc3k()[:200, :300].copy(), "small", n_genes=100).digest
+
+    def test_a_stored_zero_is_no_detection(self):
+        adata = datasets.pbmc3k()[:200, :300].copy()
+        stored = adata.copy()
+        counts = stored.X.tocsr()
+        counts.data[counts.data == 1] = 0
+        stored.X = counts
+        adata.X = sparse.csr_matrix(counts.toarray())
+        genes = [list(prepare(data, "x", n_genes=1000).genes) for data in (stored, adata)]
+        assert genes[0] == genes[1]
 
     def test_says_what_is_wrong(self):
         adata = datasets.pbmc3k()[:20, :10].copy()

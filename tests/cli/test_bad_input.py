@@ -86,6 +86,14 @@ class TestBadInput:
         assert (status, "name the same" in err) == (2, True)
         assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
 
+    @pytest.mark.parametrize("name", ["out.csv", "out.zarr", "out"])
+    def test_a_name_of_another_format(self, run, save, adata, tmp_path, name):
+        status, _, err = run("impute", save(adata), "-o", tmp_path / name, *FAST)
+        assert (status, f"{name}: the output has the format of the input; let its name end in .h5ad" in err) == (
+            2,
+            True,
+        )
+
     @pytest.mark.parametrize("option", ["--resume", "--report"])
     def test_a_folder_in_place_of_a_file(self, run, save, adata, tmp_path, option):
         status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, option, tmp_path)

@@ -67,7 +67,7 @@ class TestSavedModel:
             ("model.json", lambda data: data.replace(b'"gene1"', b'"genex"'), "changed after it was written"),
             (
                 "model.json",
-                lambda data: data.replace(b'"format_version": 4', b'"format_version": 9'),
+                lambda data: data.replace(b'"format_version": ', b'"format_version": 9'),
                 "upgrade countsdiff",
             ),
             ("model.safetensors", lambda data: data[:-1], "model.safetensors: this file cannot be used"),

@@ -17,9 +17,9 @@ def test_windows_cover_the_path_and_none_begins_at_nothing():
     assert list(RepaintConfig().windows(1)) == [(0, 1, 1)]
 
 
-@pytest.mark.parametrize("settings", [{"n_resample": 0}, {"jump": 0}])
+@pytest.mark.parametrize("settings", [{"n_resample": 0}, {"jump": 0}, {"n_resample": 2.5}])
 def test_a_window_needs_a_step_and_a_walk(settings):
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} of at least 1; got 0"):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} is a whole number, at least 1; got"):
         RepaintConfig(**settings)
 
 

@@ -177,7 +177,14 @@ def test_attrition_is_a_share(attrition):
         SamplerConfig(attrition=attrition)
 
 
-@pytest.mark.parametrize(("config", "message"), [({"n_steps": 0}, "n_steps=0"), ({"spacing": "x"}, "spacing 'x'")])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"n_steps": 0}, "n_steps=0"),
+        ({"n_steps": 20.0}, "n_steps is a whole number; got 20.0"),
+        ({"spacing": "x"}, "spacing 'x'"),
+    ],
+)
 def test_impossible_paths_are_errors(config, message):
     with pytest.raises(ValueError, match=message):
         SamplerConfig(**config).survival_grid()

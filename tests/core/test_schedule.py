@@ -99,6 +99,7 @@ def test_unknown_names_are_errors():
         (lambda t: t, r"p\(0\) = 0,"),
         (lambda t: t * torch.nan, r"p\(0\) = nan"),
         (lambda t: 1.0 - t + 0.2 * torch.sin(4 * math.pi * t), "must decrease"),
+        (lambda t: (1.25 * (1.0 - t)).clamp(max=1.0), "must decrease"),
         (lambda t: torch.where((t > 0.4) & (t < 0.6), torch.nan, 1.0 - t), "must decrease"),
     ],
 )

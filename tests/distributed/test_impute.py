@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, distributed
+from countsdiff.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,19 @@ def client():
     pytest.importorskip("distributed", reason="countsdiff[distributed] is not installed")
     with distributed.local_client(2) as client:
         yield client
+
+
+@pytest.fixture
+def run_in_memory():
+    """The command line, which has all cells in memory where it has no workers."""
+
+    def run(source, model, missing):
+        out = source.with_name("in_memory.h5ad")
+        marks = [] if missing is None else ["--missing-layer", missing]
+        assert main(["impute", str(source), "--out", str(out), "--model", str(model), "--quiet", *marks]) == 0
+        return out
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +169,31 @@ def test_genes_the_model_does_not_know_keep_their_counts(folder, expected, tmp_p
     np.testing.assert_array_equal(imputed, dense(expected.layers["imputed"]))
     seen = ~dense(others.layers["hidden"])
     np.testing.assert_array_equal(dense(result.layers["imputed"])[:, :4][seen], others.X.toarray()[seen])
+
+
+@pytest.mark.parametrize("named", [None, "marks"])
+def test_what_is_missing_of_other_genes(folder, tmp_path, run_in_memory, named):
+    """They decide nothing, and come back as NaN, as in memory."""
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    del adata.layers["hidden"], adata.layers["none"]
+    others = adata[:, :4].copy()
+    others.var_names = [f"unknown{i}" for i in range(4)]
+    others.X = np.where(np.random.default_rng(0).random(others.shape) < 0.3, np.nan, others.X.toarray())
+    wider = ad.concat([others, ad.AnnData(adata.X.toarray(), adata.obs, adata.var)], axis=1, merge="first")
+    if named is not None:
+        wider.layers[named] = np.isnan(wider.X)
+        wider.X = np.nan_to_num(wider.X)
+    wider.write_h5ad(tmp_path / "wider.h5ad")
+    done = [
+        distributed.impute(tmp_path / "wider.h5ad", folder / "model", missing=named, chunk_size=17),
+        run_in_memory(tmp_path / "wider.h5ad", folder / "model", missing=named),
+    ]
+    chunked, whole = map(read, done)
+    np.testing.assert_array_equal(dense(chunked.layers["imputed"]), dense(whole.layers["imputed"]))
+    assert np.isnan(dense(chunked.layers["imputed"])[:, :4]).sum() == np.isnan(others.X).sum()
+    records = [adata.uns["countsdiff"]["imputed"] for adata in (chunked, whole)]
+    assert records[0]["n_imputed"] == records[1]["n_imputed"]
+    assert records[0]["rewrite"] == records[1]["rewrite"] == ("zeros" if named is None else "missing")
 
 
 class Killed(BaseException):

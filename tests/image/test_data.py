@@ -271,6 +271,11 @@ def test_nothing_there(tmp_path):
 def test_codes_belong_to_images(images):
     with pytest.raises(ValueError, match="as many codes"):
         Images(images.pixels, images.codes[:5], images.categories)
+    for wrong in (-2, len(images.categories[0])):
+        codes = images.codes.copy()
+        codes[3, 0] = wrong
+        with pytest.raises(ValueError, match=f"image 3 has {wrong} of covariate 0"):
+            Images(images.pixels, codes, images.categories)
 
 
 def test_classes_go_by_their_names():
@@ -281,6 +286,8 @@ def test_classes_go_by_their_names():
     assert labelled(("b",), [[0], [0]]).codes_as(known).tolist() == [[1], [1]]
     assert labelled(("b", "a"), [[0], [1]]).codes_as(known).tolist() == [[1], [0]]
     assert labelled(("b", "a"), [[0], [1]]).codes_as(()).shape == (2, 0)
+    assert labelled(("b", "a"), [[-1], [1]]).codes_as(known).tolist() == [[-1], [0]]
+    assert labelled(("b", "a"), [[-1], [1]]).of_classes(["a"]).codes.tolist() == [[0]]
     nameless = Images(np.zeros((2, 3, 8, 8), np.uint8), np.empty((2, 0), np.int64))
     assert nameless.codes_as(known).tolist() == [[-1], [-1]]
     with pytest.raises(ValueError, match="does not know 'c'; it knows a, b"):

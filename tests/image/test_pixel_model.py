@@ -29,6 +29,15 @@ def test_an_oracle_s_samples_are_the_truth(oracle, attrition, births):
     np.testing.assert_array_equal(drawn, np.broadcast_to(truth, (5, 3, 8, 8)))
 
 
+def test_options_of_training_are_none_of_drawing(model):
+    for call in (
+        lambda: model.sample(1, n_steps=50),
+        lambda: model.denoise(np.zeros((1, 3, 8, 8), np.uint8), 0.5, lr=9.0),
+    ):
+        with pytest.raises(TypeError, match=r"There is no option '(n_steps|lr)' of drawing images; there are sample_"):
+            call()
+
+
 @pytest.mark.parametrize("method", ["conditional", "repaint"])
 def test_an_oracle_fills_in_the_truth(oracle, method):
     model, truth = oracle()

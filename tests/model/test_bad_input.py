@@ -277,7 +277,7 @@ def test_arguments_of_the_wrong_kind(make_adata, trained):
         trained.impute(interval="0.9")
     with pytest.raises(ValueError, match="n_cells is a whole number, at least 1; got 2.5"):
         trained.generate(2.5)
-    with pytest.raises(ValueError, match="seed is a whole number; got None"):
+    with pytest.raises(ValueError, match="seed is a whole number.*; got None"):
         trained.generate(2, seed=None)
     with pytest.raises(ValueError, match="accumulate_grad_batches is a whole number, at least 1; got 0"):
         model.train(accumulate_grad_batches=0)
@@ -308,3 +308,26 @@ def test_counts_are_no_marks(make_adata):
     adata.layers["hidden"] = np.zeros(adata.shape, dtype=bool)
     with pytest.raises(ValueError, match="both 'hidden'"):
         CountsDiffImputer.setup_anndata(adata, layer="hidden", missing_layer="hidden")
+
+
+def test_all_entries_missing(make_adata):
+    adata = make_adata()
+    adata.layers["hidden"] = np.ones(adata.shape, dtype=bool)
+    CountsDiffImputer.setup_anndata(adata, missing_layer="hidden")
+    with pytest.warns(UserWarning, match="No entry is observed: all are marked as missing, .* Inverted"):
+        CountsDiffImputer(adata)
+
+
+def test_arguments_that_a_set_up_does_not_have(make_adata):
+    with pytest.raises(TypeError, match=r"setup_anndata\(\) has no argument 'label_key'; it has .*labels_key"):
+        CountsDiffImputer.setup_anndata(make_adata(), label_key="kind")
+
+
+def test_a_copy_without_what_its_original_was_set_up_with(make_adata):
+    adata = make_adata()
+    adata.layers["umi"] = adata.X.copy()
+    CountsDiffImputer.setup_anndata(adata, layer="umi")
+    copy = adata.copy()
+    del copy.layers["umi"]
+    with pytest.raises(KeyError, match="no 'umi'.* a copy of data set up with it; call setup_anndata anew"):
+        CountsDiffImputer(copy)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from countsdiff import CountsDiffImputer
-from countsdiff.model import _saving
+from countsdiff.model import _record, _saving
 from countsdiff.model_files import FormatVersion
 
 DATA = Path(__file__).parent / "data"
@@ -50,7 +50,7 @@ def test_a_migration_makes_an_older_file_current(monkeypatch, answers_of, made):
     # were a version to name the attribute anew, this is all it would take to go on reading those before
     def rename(content):
         content["is_trained"] = content.pop("trained")
-        return content
+        return _record.FORMAT.migrations[4](content)
 
     def break_off(content):
         content["trained"] = content.pop("is_trained")

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
@@ -115,6 +116,27 @@ def test_categories_that_no_cell_has_are_unknown(make_adata, train, tmp_path):
             each.generate(5, labels="ghost")
         with pytest.raises(ValueError, match="'nowhere' is unknown"):
             each.get_normalized_expression(adata, transform_batch="nowhere")
+
+
+def test_categories_of_the_reference_that_the_query_lacks(make_adata, train):
+    reference = train(make_adata(), max_steps=2, labels_key="kind", batch_key="batch")
+    query = make_adata(seed=1)
+    query = query[query.obs["kind"] == "a"].copy()
+    query.obs["kind"] = query.obs["kind"].astype("category")
+    model = CountsDiffImputer.load_query_data(query, reference)
+    for labels in ("b", ["a", "b", "b"]):
+        cells, same = (m.generate(3, labels=labels, batch="x") for m in (model, reference))
+        assert list(cells.obs["kind"]) == list(same.obs["kind"])
+        codes = model._covariates(cells.obs)[0]
+        assert torch.equal(codes, reference._covariates(same.obs)[0])
+        assert (codes >= 0).all()
+
+
+def test_one_column_cannot_have_two_values(make_adata, train):
+    model = train(make_adata(), max_steps=2, labels_key="kind", batch_key="kind")
+    assert list(model.generate(2, labels="a", batch="a").obs["kind"]) == ["a", "a"]
+    with pytest.raises(ValueError, match="labels and batch are one column, 'kind', and differ"):
+        model.generate(2, labels="a", batch="b")
 
 
 def test_every_category_has_a_cell_in_the_design(make_adata, train, monkeypatch):

@@ -239,3 +239,17 @@ def test_marks_must_be_boolean(trained, query):
 def test_not_trained_yet(make_adata):
     with pytest.raises(RuntimeError, match="train"):
         CountsDiffImputer(make_adata()).impute()
+
+
+def test_layers_of_an_earlier_result_that_go_are_named(trained, query):
+    trained.impute(query, output="sample", n_samples=2, key_added="draw")
+    with pytest.warns(UserWarning, match="Removed draw_0, draw_1, of an earlier result named 'draw'"):
+        trained.impute(query, key_added="draw")
+    assert "draw_0" not in query.layers
+
+
+def test_a_query_without_the_marks_of_missing_entries_is_warned_of(trained, query):
+    del query.layers["hidden"]
+    with pytest.warns(UserWarning, match="adata.layers has no 'hidden', which marked missing entries in training"):
+        trained.impute(query)
+    assert query.uns["countsdiff"]["imputed"]["n_cells"] == query.n_obs

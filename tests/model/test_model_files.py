@@ -125,8 +125,8 @@ def test_a_flipped_bit_is_noticed(saved):
 
 def test_a_newer_format_asks_for_an_upgrade(saved):
     document = json.loads((saved / "model.json").read_text())
-    (saved / "model.json").write_text(json.dumps({**document, "format_version": 5}))
-    with pytest.raises(ModelFileError, match="is in version 5 of its format, and this countsdiff knows 4; upgrade"):
+    (saved / "model.json").write_text(json.dumps({**document, "format_version": 6}))
+    with pytest.raises(ModelFileError, match="is in version 6 of its format, and this countsdiff knows 5; upgrade"):
         CountsDiffImputer.load(saved, adata=False)
 
 

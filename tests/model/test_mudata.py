@@ -12,7 +12,7 @@ from scipy import sparse, stats
 from countsdiff import CountsDiffImputer
 from countsdiff.core import Context, Denoiser, Intensity
 from countsdiff.counts import CellReader
-from countsdiff.model._balance import precision, share
+from countsdiff.model._balance import precision, variable_weights
 from countsdiff.model._hide import hide
 from countsdiff.model._statistics import gene_statistics
 
@@ -347,7 +347,7 @@ def test_training_hides_whole_modalities():
 def test_training_weighs_modalities_alike(model):
     denoiser = model.module.denoiser
     sizes = denoiser.group_sizes
-    shares = torch.stack([part.sum() for part in share(denoiser).split(sizes)])
+    shares = torch.stack([part.sum() for part in variable_weights(denoiser).split(sizes)])
     torch.testing.assert_close(shares, torch.full((3,), sum(sizes) / 3))
 
 

@@ -141,6 +141,28 @@ class TestWhichEntries:
         assert reported[1].checked
         assert findings.scores == reported[1].scores
 
+    def test_what_a_model_predicts_is_not_what_it_was_trained_on(self, model, make_adata, tmp_path):
+        model.save(str(tmp_path / "model"))
+        loaded = CountsDiffImputer.load(str(tmp_path / "model"), adata=False)
+        other = make_adata(seed=1)
+        other.obs_names = [f"new{i}" for i in range(other.n_obs)]
+        expected = loaded.report(tmp_path / "r.html", other).scores
+        loaded.impute(other)
+        assert loaded.adata is None
+        findings = loaded.report(tmp_path / "r.html", other)
+        assert (findings.checked, findings.scores) == (False, expected)
+
+    def test_a_query_that_was_not_looked_at_may_be_scored(self, model, make_adata, tmp_path):
+        queries = {}
+        for adapt_means in (True, False):
+            queries[adapt_means] = CountsDiffImputer.load_query_data(make_adata(), model, adapt_means=adapt_means)
+        assert not queries[False].report(tmp_path / "r.html").checked
+        with pytest.raises(ValueError, match="trained on entries to score"):
+            queries[True].report(tmp_path / "r.html")
+        queries[False].train(3, enable_progress_bar=False, accelerator="cpu")
+        with pytest.raises(ValueError, match="trained on entries to score"):
+            queries[False].report(tmp_path / "r.html")
+
     def test_too_many_cells_are_looked_at_in_part(self, model, reported, tmp_path, monkeypatch):
         monkeypatch.setattr(_hold_out, "_MAX_ENTRIES", 0)
         monkeypatch.setattr(_hold_out, "_MIN_CELLS", 40)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
-import torch
 
 from countsdiff import CountsDiffImputer
 from countsdiff.core import get_schedule
@@ -262,12 +261,14 @@ model.save({str(saved)!r}, overwrite=True)
             model.save(tmp_path / "model")
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("part", ["schedule", "weight", "spacing", "backbone"])
+    @pytest.mark.parametrize("part", ["schedule", "weight", "spacing", "backbone", "head"])
     def test_what_could_not_be_built_again_is_not_saved(self, make_adata, train, tmp_path, part):
         model = train(make_adata(), max_steps=2)
         changed = {"schedule": get_schedule("linear"), "weight": lambda value: value.p, "spacing": "t"}
         if part == "backbone":
-            model.module.averaged.module.backbone = model.module.denoiser.backbone = torch.nn.Linear(1, 1)
+            model.module.denoiser.backbone.__class__ = type("Mine", (type(model.module.denoiser.backbone),), {})
+        elif part == "head":
+            model.module.denoiser.__class__ = type("Mine", (type(model.module.denoiser),), {})
         else:
             model.module.times = replace(model.module.times, **{part: changed[part]})
         with pytest.raises(ValueError, match=f"The model's {part} is not '.*', which it was made with"):

@@ -150,14 +150,11 @@ def test_gradients_are_clipped(make_adata, precision):
     np.testing.assert_allclose(watch.norms, 1e-3, rtol=1e-2)
 
 
-class Watch(pl.Callback):
-    """Remembers the averaged weights of the last validation, and spoils those that are trained after `step`."""
+class Spoil(pl.Callback):
+    """Spoils the weights that are trained after `step`."""
 
     def __init__(self, step):
-        self.step, self.weights = step, None
-
-    def on_validation_end(self, trainer, pl_module):
-        self.weights = [p.clone() for p in pl_module.module.averaged.parameters()]
+        self.step = step
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer, pl_module, *args):
@@ -166,13 +163,40 @@ class Watch(pl.Callback):
 
 
 @pytest.mark.parametrize("passes", [1, 2])
-def test_a_loss_that_is_no_number_ends_training_with_the_best_weights(make_adata, passes):
-    model, watch = CountsDiffImputer(make_adata(), width=32), Watch(step=7)
+def test_a_loss_that_is_no_number_ends_training_and_leaves_the_model_as_it_was(make_adata, passes):
+    model = CountsDiffImputer(make_adata(), width=32)
+    start = {name: value.clone() for name, value in model.module.state_dict().items()}
     settings = {"batch_size": 32 // passes, "accumulate_grad_batches": passes, "enable_progress_bar": False}
     with pytest.raises(ValueError, match=r"The loss is nan at step 8: train with a smaller lr than 0\.002, .* extreme"):
-        model.train(60, check_val_every_n_epoch=1, callbacks=[watch], **settings)
-    for network in (model.module.averaged.module, model.module.denoiser):
-        assert all(map(torch.equal, network.parameters(), watch.weights))
+        model.train(60, check_val_every_n_epoch=1, callbacks=[Spoil(step=7)], **settings)
+    after = model.module.state_dict()
+    assert after.keys() == start.keys()
+    assert all(torch.equal(after[name], value) for name, value in start.items())
+
+
+@pytest.mark.parametrize("end", [RuntimeError, KeyboardInterrupt])
+def test_a_training_cut_short_leaves_a_trained_model_as_it_was(make_adata, train, end):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, *_):
+            raise end("enough")
+
+    adata = make_adata()
+    model = train(adata, max_steps=100)
+    before = model.impute(adata, missing="all", inplace=False)
+    with pytest.raises((end, SystemExit)):
+        model.train(10, callbacks=Stop(), enable_progress_bar=False, accelerator="cpu")
+    np.testing.assert_array_equal(model.impute(adata, missing="all", inplace=False), before)
+
+
+def test_seeds_may_come_from_numpy(make_adata):
+    adata = make_adata()
+    models = [fit(adata, seed=seed, max_steps=3) for seed in (5, np.int64(5))]
+    assert all(map(torch.equal, *map(weights, models)))
+    for seed in (-1, 2**32, 1.0, True):
+        with pytest.raises(ValueError, match="seed is a whole number between 0 and 4294967295; got"):
+            models[0].train(3, seed=seed)
+        with pytest.raises(ValueError, match="seed is a whole number between 0 and 4294967295; got"):
+            models[0].impute(output="sample", seed=seed, inplace=False)
 
 
 def test_a_learning_rate_that_explodes_leaves_the_weights_of_the_start(make_adata):

@@ -236,6 +236,17 @@ def test_fine_tuning_learns_and_leaves_the_reference_alone(trained, query, make_
     assert loaded.starts_from_reference_
 
 
+def test_a_reference_that_never_saw_known_counts_cannot_adapt_means(make_adata, train, tmp_path):
+    reference = CountsDiffImputer(make_adata(), width=32)
+    reference.train(3, share_hidden=1.0, enable_progress_bar=False, accelerator="cpu")
+    reference.save(tmp_path / "model")
+    for each in (reference, tmp_path / "model"):
+        with pytest.raises(ValueError, match=r"trained with share_hidden=1.*adapt_means=False"):
+            CountsDiffImputer.load_query_data(make_adata(), each)
+        query = CountsDiffImputer.load_query_data(make_adata(), each, adapt_means=False)
+        assert query.share_hidden_ == 1.0
+
+
 def test_foreign_genes_are_refused(trained, query):
     query.var_names = [f"other{i}" for i in range(query.n_vars)]
     with pytest.raises(ValueError, match="none of the 30 genes"):
@@ -245,3 +256,12 @@ def test_foreign_genes_are_refused(trained, query):
 def test_untrained_reference_is_refused(make_adata, query):
     with pytest.raises(RuntimeError, match="train"):
         CountsDiffImputer.load_query_data(query, CountsDiffImputer(make_adata()))
+
+
+def test_training_on_a_query_keeps_its_history(trained, query):
+    model = CountsDiffImputer.load_query_data(query, trained)
+    assert model.history is None
+    model.train(3, enable_progress_bar=False, accelerator="cpu")
+    assert len(model.history["train_loss"]) == 3
+    model.train(2, enable_progress_bar=False, accelerator="cpu")
+    assert len(model.history["train_loss"]) == 5

@@ -97,6 +97,20 @@ def test_zeros_filled_by_label(imputed):
         assert widths[kind] == pytest.approx(100 * filled[at].sum() / zero[at].sum())
 
 
+def test_missing_entries_are_no_zeros(imputed):
+    hidden = np.random.default_rng(0).random(imputed.shape) < 0.3
+    zero = (imputed.X == 0) & ~hidden
+    share = 100 * (zero & (imputed.layers["imputed"] >= 0.5)).sum() / zero.sum()
+    axes = pl.zeros_filled(imputed, "kind", hidden=sparse.csr_matrix(hidden), show=False)
+    assert axes.get_title() == f"all cells: {share:.1f} %"
+
+
+def test_an_embedding_by_scanpys_short_name(imputed):
+    axes = [pl.uncertainty(imputed, basis=basis, show=False) for basis in ("umap", "X_umap")]
+    offsets = [axis.collections[0].get_offsets() for axis in axes]
+    np.testing.assert_array_equal(*offsets)
+
+
 def test_gene_gene_before_after_and_null(imputed):
     imputed.layers["sparse"] = sparse.csr_matrix(imputed.layers["imputed"])
     axes = pl.gene_gene(imputed, "gene3", "gene5", imputed="sparse", show=False)
@@ -183,6 +197,8 @@ def test_trajectory_ends_in_the_cell(make_adata):
         (lambda a: pl.uncertainty(a, gene="nope"), KeyError, "'nope'"),
         (lambda a: pl.uncertainty(a, basis="X_one"), ValueError, "has 1 column"),
         (lambda a: pl.zeros_filled(a, "nothing"), ValueError, "No cell has a value"),
+        (lambda a: pl.zeros_filled(a, "kind", save=True), ValueError, "save is the name of a file"),
+        (lambda a: pl.zeros_filled(a, "kind", save=".pdf"), ValueError, "save is the name of a file"),
     ],
 )
 def test_bad_input_is_named(imputed, call, error, message):

@@ -90,6 +90,15 @@ def test_training_does_not_look_at_what_is_missing(adata, hidden, form):
     np.testing.assert_array_equal(*results)
 
 
+def test_nothing_is_missing_where_nothing_is_marked(adata):
+    zeros = (adata.X.toarray() == 0).sum()
+    pp.impute(adata, missing=np.zeros(adata.shape, dtype=bool), key_added="none", **FAST)
+    assert adata.uns["countsdiff"]["none"]["n_imputed"] == 0
+    np.testing.assert_array_equal(dense(adata.layers["none"]), adata.X.toarray())
+    pp.impute(adata, key_added="zeros", **FAST)
+    assert adata.uns["countsdiff"]["zeros"]["n_imputed"] == zeros
+
+
 def test_rules_for_missing_pass_through(adata):
     pp.impute(adata, **FAST, missing="all")
     assert adata.uns["countsdiff"]["imputed"]["n_imputed"] == adata.n_obs * adata.n_vars

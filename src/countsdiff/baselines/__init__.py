@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from countsdiff.lazy import attach
 
-from ._base import FittedImputer, FittedSampler, Imputer
+from ._base import FittedImputer, FittedRounder, FittedSampler, Imputer
 
 if TYPE_CHECKING:
     from ._alra import ALRA
@@ -42,6 +42,7 @@ __all__ = [
     "MAGIC",
     "SCVI",
     "FittedImputer",
+    "FittedRounder",
     "FittedSampler",
     "ForestDiffusion",
     "GaussianDiffusion",

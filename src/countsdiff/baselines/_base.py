@@ -75,6 +75,25 @@ class FittedSampler(FittedImputer, Protocol):
         """
 
 
+@runtime_checkable
+class FittedRounder(FittedImputer, Protocol):
+    """A fitted method with better whole numbers to give than its mean rounded. ``isinstance`` tells which has."""
+
+    def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        """Predict every entry by a whole number, such as the median of its law.
+
+        Parameters
+        ----------
+        counts, missing, labels
+            As in :meth:`FittedImputer.impute`, and so are the errors.
+
+        Returns
+        -------
+        numpy.ndarray
+            Whole numbers of shape ``(n_obs, n_vars)``, float32.
+        """
+
+
 class Imputer(Protocol):
     """What every baseline can do: know some cells once, then impute many times.
 

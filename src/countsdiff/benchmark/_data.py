@@ -87,7 +87,7 @@ def prepare(
     counts = sparse.csr_matrix(get_layer(adata, layer), dtype=np.float32)
     if np.isnan(counts.data).any():
         raise ValueError("a count is NaN; the benchmark hides counts itself, and needs complete ones to compare with.")
-    seen = np.flatnonzero(counts.getnnz(axis=0) >= _MIN_CELLS)
+    seen = np.flatnonzero(np.asarray((counts > 0).sum(axis=0)).ravel() >= _MIN_CELLS)
     if not seen.size:
         raise ValueError(f"no gene is seen in {_MIN_CELLS} of the {adata.n_obs} cells; benchmark a larger data set.")
     chosen = seen[pp.highly_variable(AnnData(counts[:, seen]), n_genes)]

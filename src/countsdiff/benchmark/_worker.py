@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from countsdiff.baselines import FittedRounder, FittedSampler
 from countsdiff.benchmark._exam import Answer, Cells, Counts, Failure, Job
 
 
@@ -54,13 +55,13 @@ def _answer(fitted: Any, cells: Cells, job: Job, fit_seconds: float) -> Answer:
     shape = cells.counts.shape
     mean, impute_seconds = _timed(lambda: fitted.impute(cells.counts, cells.missing, labels=cells.labels))
     draws, sample_seconds = None, 0.0
-    if job.n_draws and hasattr(fitted, "sample"):
+    if job.n_draws and isinstance(fitted, FittedSampler):
         draws, sample_seconds = _timed(
             lambda: fitted.sample(cells.counts, cells.missing, job.n_draws, labels=cells.labels, seed=job.seed)
         )
         draws = _check(draws, (job.n_draws, *shape))
     whole = None
-    if job.n_draws and hasattr(fitted, "impute_whole"):
+    if job.n_draws and isinstance(fitted, FittedRounder):
         whole = _check(fitted.impute_whole(cells.counts, cells.missing, labels=cells.labels), shape)
     return Answer(_check(mean, shape), draws, whole, fit_seconds, impute_seconds, sample_seconds, peak_memory())
 

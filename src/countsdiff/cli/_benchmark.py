@@ -114,7 +114,9 @@ def benchmark(
         results = Results(out)
     chosen = _task(task, design or Design.PAPER, masks, scvi_model, results)
     with _one_sentence():
-        contestants = choose(chosen, _names(methods) if methods else None, with_labels=labels_key is not None)
+        contestants = choose(
+            chosen, _names("--methods", methods) if methods is not None else None, with_labels=labels_key is not None
+        )
     prepared = []
     for source in sources:
         with blame(Path(source)):
@@ -139,7 +141,11 @@ def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | 
         raise InputError(f"{scvi_model}: there is no saved scVI model in this folder.")
     default = "mcar50" if design is Design.IN_PLACE else ",".join(MASKS)
     with _one_sentence():
-        return Imputation(Latents(results.folder / "scvi", scvi_model), tuple(_names(masks or default)), design.value)
+        return Imputation(
+            Latents(results.folder / "scvi", scvi_model),
+            tuple(_names("--masks", default if masks is None else masks)),
+            design.value,
+        )
 
 
 def _fitting(task: "Task", datasets: "Sequence[Dataset]", *, asked: bool) -> "Task":
@@ -165,12 +171,15 @@ def _one_sentence() -> Iterator[None]:
         raise InputError(f"{error}.") from error
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+def _names(option: str, text: str) -> list[str]:
+    names = list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    if not names:
+        raise InputError(f"{option} {text!r} names none; leave it out, or give some with commas between.")
+    return names
 
 
 def _integers(text: str) -> list[int]:
-    names = _names(text)
+    names = _names("--seeds", text)
     if not all(name.isdecimal() for name in names):
         raise InputError(f"--seeds {text}: seeds are whole numbers with commas between, as 0,1,2.")
     return [int(name) for name in names]

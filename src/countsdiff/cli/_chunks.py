@@ -39,9 +39,10 @@ def impute(
         The data written, on disk; the record of what was done; the number of genes imputed.
     """
     silence()
-    missing = layers.missing_layer  # a model trained below knows it
-    if missing in RULES:
-        raise InputError(f"--missing-layer names a boolean layer, and {missing!r} is the name of a rule; rename it.")
+    if layers.missing_layer in RULES:
+        raise InputError(
+            f"--missing-layer names a boolean layer, and {layers.missing_layer!r} is the name of a rule; rename it."
+        )
     model = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):
         if source.is_file():
@@ -52,10 +53,10 @@ def impute(
             if training.genes is not None:
                 raise InputError("--genes needs all data in memory: leave it out, or leave out --workers.")
             adata = open_store(source)
-            check_not_read([answer.key_added], (layers.layer or default_layer(adata), missing))
+            check_not_read([answer.key_added], (layers.layer or default_layer(adata), layers.missing_layer))
             model = fit(adata, layers, training)
             model.save(str(save_model))
-            model_dir, missing = save_model, None
+            model_dir = save_model
         with _cluster(crew) as client, _chunk_bar(training.quiet) as callback:
             distributed.impute(
                 source,
@@ -63,7 +64,7 @@ def impute(
                 client,
                 out=out,
                 layer=layers.layer,
-                missing=missing,
+                missing=layers.missing_layer,
                 key_added=answer.key_added,
                 callback=callback,
                 accelerator=training.accelerator,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._io import InputError, blame, check_folder, check_output, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
@@ -48,7 +49,7 @@ def impute(
     ] = None,
     output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
     n_samples: Annotated[int, Option(min=1, help="Number of draws of --output sample.")] = 1,
-    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of training and of samples.")] = 0,
+    seed: Annotated[int, Option(min=0, max=MAX_SEED, help="Seed of training and of samples.")] = 0,
     model: Annotated[
         Path | None,
         Option(metavar="DIR", help="Use this saved model; genes are matched by name.", show_default="train one"),

@@ -44,10 +44,9 @@ def impute(
     with blame(source):
         if loaded is None:
             job = train(adata, layers, training, answer.key_added, for_report=results.report is not None)
-            missing = None  # the model knows
         else:
             job = apply(loaded, adata, layer=layers.layer, missing_layer=layers.missing_layer)
-            missing = None if layers.missing_layer is None else get_layer(job.work, layers.missing_layer)
+        missing = None if layers.missing_layer is None else get_layer(job.work, layers.missing_layer)
         trained = time.perf_counter()
         record = job.impute(answer.key_added, missing=missing, **answer.options)
     with blame(results.out):

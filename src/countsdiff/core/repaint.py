@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
@@ -30,9 +31,7 @@ class RepaintConfig:
     jump: int = 5
 
     def __post_init__(self) -> None:
-        for name, value in (("n_resample", self.n_resample), ("jump", self.jump)):
-            if value < 1:
-                raise ValueError(f"RePaint needs {name} of at least 1; got {value}.")
+        check_whole(1, n_resample=self.n_resample, jump=self.jump)
 
     def windows(self, n_steps: int) -> Iterator[tuple[int, int, int]]:
         """First step, step after the last, and number of walks of every window."""

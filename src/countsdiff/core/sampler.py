@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from countsdiff.arguments import check_whole
 from countsdiff.core.count_law import CountLaw
 from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
@@ -58,8 +59,7 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.attrition <= 1.0:
             raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition:g}.")
-        if self.n_steps != round(self.n_steps):
-            raise ValueError(f"n_steps is a whole number; got {self.n_steps}.")
+        check_whole(n_steps=self.n_steps)
         self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
         for name, value, choices in (
             ("attrition_kind", self.attrition_kind, get_args(AttritionKind)),

@@ -23,6 +23,7 @@ from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
 from countsdiff.model._apply import apply, load_model
+from countsdiff.model._missing import RULES
 from countsdiff.store import open_store
 
 Matrices = dict[str, Any]
@@ -94,7 +95,8 @@ class Rows:
             Layers by name, and the record of what was done.
         """
         adata = _read(self.store, start, stop, self.layer, self.marked)
-        job = apply(saved_model(self.model, self.accelerator), adata, layer=self.layer, missing_layer=None)
+        missing_layer = None if self.missing in RULES else self.missing
+        job = apply(saved_model(self.model, self.accelerator), adata, layer=self.layer, missing_layer=missing_layer)
         # without a rule, nothing but what is missing in the data, and be it nothing at all in these rows
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
         with _quiet():
@@ -124,6 +126,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
+            warnings.filterwarnings("ignore", "adata.layers has no .*, which marked missing entries")
             yield
     finally:
         logger.setLevel(level)

@@ -1,6 +1,7 @@
 """What is to be done, and how much of it there is."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from countsdiff.counts import (
     SPARSE_BELOW,
@@ -22,6 +24,7 @@ from countsdiff.counts import (
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
 from countsdiff.model._apply import counts_layer
+from countsdiff.model._base import NO_MARKS
 from countsdiff.model._missing import RULES
 from countsdiff.store import open_store
 
@@ -74,14 +77,17 @@ class Plan:
         marked = tuple(
             name for name in dict.fromkeys(marks) if name is not None and (name == missing or name in adata.layers)
         )
-        n_filled, n_missing = _count(get_layer(adata, layer))
-        n_missing += sum(_count(get_layer(adata, name), check_boolean)[0] for name in marked)
+        known = np.isin(adata.var_names, model.get_var_names())
+        if missing is None and marks[1] is not None and not marked:
+            warnings.warn(NO_MARKS.format(marks[1]), stacklevel=3)
+        n_filled, n_missing = _count(get_layer(adata, layer), known, np.isnan)
+        for name in marked:
+            n_marked, n_known = _count(get_layer(adata, name), known, np.asarray, check_boolean)
+            n_filled, n_missing = n_filled + n_marked, n_missing + n_known
         rule = "zeros" if missing is None and n_missing == 0 else missing
         n_entries = adata.n_obs * adata.n_vars
         as_sparse = (
-            hasattr(get_layer(adata, layer), "format")
-            and rule not in RULES
-            and n_filled + n_missing < SPARSE_BELOW * n_entries
+            hasattr(get_layer(adata, layer), "format") and rule not in RULES and n_filled < SPARSE_BELOW * n_entries
         )
         rows = Rows(
             store=files,
@@ -99,7 +105,7 @@ class Plan:
             rows=rows,
             n_obs=adata.n_obs,
             chunk_size=chunk_size,
-            n_bytes=len(matrices) * (8 * (n_filled + n_missing + adata.n_obs) if as_sparse else 4 * n_entries),
+            n_bytes=len(matrices) * (8 * (n_filled + adata.n_obs) if as_sparse else 4 * n_entries),
         )
 
     @property
@@ -115,15 +121,19 @@ class Plan:
         return identity
 
 
-def _count(matrix: Any, check: Callable[[Any], None] | None = None) -> tuple[int, int]:
-    """Entries that are not zero, and those that are NaN; every block of rows passes the check."""
+def _count(
+    matrix: Any,
+    known: NDArray[np.bool_],
+    is_missing: Callable[[NDArray], NDArray],
+    check: Callable[[Any], None] | None = None,
+) -> tuple[int, int]:
+    """Entries that are not zero, and missing ones of known genes; every block of rows passes the check."""
     matrix = as_row_access(matrix)
-    n_filled = n_nan = 0
+    n_filled = n_missing = 0
     for rows in CellReader(matrix).chunks():
         block = read_rows(matrix, rows)
         if check is not None:
             check(block)
-        values = stored_values(block)
-        n_filled += int(np.count_nonzero(values))
-        n_nan += int(np.isnan(values).sum())
-    return n_filled, n_nan
+        n_filled += int(np.count_nonzero(stored_values(block)))
+        n_missing += int(np.count_nonzero(is_missing(stored_values(block if known.all() else block[:, known]))))
+    return n_filled, n_missing

@@ -28,7 +28,7 @@ class Images:
     pixels
         Intensities 0 to 255, uint8, shape ``(n_obs, n_channels, height, width)``.
     codes
-        Codes of the categorical covariates, int64, shape ``(n_obs, n_covariates)``.
+        Codes of the categorical covariates, int64, shape ``(n_obs, n_covariates)``; −1 for unknown.
     categories
         Names of the categories of every covariate.
     """
@@ -49,6 +49,13 @@ class Images:
             raise ValueError(
                 f"{len(self.pixels)} images with {len(self.categories)} covariates need as many codes; got "
                 f"{self.codes.shape}."
+            )
+        n_known = np.array([len(names) for names in self.categories], dtype=np.int64)
+        if (wrong := np.argwhere((self.codes < -1) | (self.codes >= n_known))).size:
+            image, covariate = wrong[0]
+            raise ValueError(
+                f"Codes lie between −1 and the number of categories less 1; image {image} has "
+                f"{self.codes[image, covariate]} of covariate {covariate}, which has {n_known[covariate]} categories."
             )
 
     def __len__(self) -> int:
@@ -76,7 +83,7 @@ class Images:
         for name in names:
             if name not in known:
                 raise ValueError(f"There is no class {name!r}; the classes are {', '.join(known) or 'none'}.")
-        number = np.full(len(known), -1)
+        number = np.full(len(known) + 1, -1)  # the last one, which −1 finds, of unknown
         number[[known.index(name) for name in names]] = np.arange(len(names))
         codes = self.codes.copy()
         codes[:, 0] = number[codes[:, 0]]
@@ -99,7 +106,7 @@ class Images:
         for column, (own, known) in enumerate(zip(self.categories, categories, strict=True)):
             if unknown := [name for name in own if name not in known]:
                 raise ValueError(f"The model does not know {unknown[0]!r}; it knows {', '.join(known)}.")
-            codes[:, column] = np.array([known.index(name) for name in own])[self.codes[:, column]]
+            codes[:, column] = np.array([*(known.index(name) for name in own), -1])[self.codes[:, column]]
         return codes
 
     def shrink(self, size: int) -> "Images":

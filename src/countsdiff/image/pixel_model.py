@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
-from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
+from countsdiff.core.sampler import BirthRule, SamplerConfig, SamplerState, sample
 from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST
@@ -27,6 +27,17 @@ from countsdiff.nn import LinearEstimate
 
 Pixels = NDArray[np.uint8]
 Output = Literal["mean", "sample"]
+
+
+class SamplerOptions(TypedDict, total=False):
+    """How images are drawn, in place of what the configuration has under these names; None for what it has."""
+
+    sample_steps: int | None
+    guidance: float | None
+    attrition: float | None
+    births: BirthRule | None
+
+
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
@@ -94,7 +105,7 @@ class PixelModel:
         first: int = 0,
         batch_size: int = 64,
         callback: Callable[[SamplerState], None] | None = None,
-        **options: Any,
+        **options: Unpack[SamplerOptions],
     ) -> Pixels:
         """Draw new images.
 
@@ -113,7 +124,7 @@ class PixelModel:
         callback
             Called after every step of every batch with a :class:`~countsdiff.core.SamplerState`.
         **options
-            `sample_steps`, `guidance`, `attrition`, `births`, in place of those of the configuration.
+            See :class:`SamplerOptions`.
 
         Returns
         -------
@@ -138,7 +149,7 @@ class PixelModel:
         codes: NDArray[np.int64] | None = None,
         seed: int = 0,
         batch_size: int = 64,
-        **options: Any,
+        **options: Unpack[SamplerOptions],
     ) -> NDArray[Any]:
         """Fill in hidden pixels; the others come back as they are, and the hidden ones are not looked at.
 
@@ -191,7 +202,7 @@ class PixelModel:
         codes: NDArray[np.int64] | None = None,
         seed: int = 0,
         batch_size: int = 64,
-        **options: Any,
+        **options: Unpack[SamplerOptions],
     ) -> NDArray[Any]:
         """Restore images of which every photon was kept with probability `p` only.
 
@@ -234,8 +245,11 @@ class PixelModel:
         n = len(thinned)
         return self._to_intensities(restored, n) if output == "mean" else self._to_pixels(restored, n)
 
-    def _sampler(self, options: dict[str, Any]) -> tuple[DenoiserFn, SamplerConfig]:
+    def _sampler(self, options: SamplerOptions) -> tuple[DenoiserFn, SamplerConfig]:
         """Guided denoiser that keeps below the ceiling, and the steps to take."""
+        if unknown := sorted(options.keys() - SamplerOptions.__annotations__.keys()):
+            names = ", ".join(SamplerOptions.__annotations__)
+            raise TypeError(f"There is no option {unknown[0]!r} of drawing images; there are {names}.")
         settings = self.config.with_options(**options)
         config = SamplerConfig(
             n_steps=settings.sample_steps,

@@ -7,7 +7,7 @@ from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.interfaces import Intensity
 
 
-def share(denoiser: Denoiser) -> Tensor | float:
+def variable_weights(denoiser: Denoiser) -> Tensor | float:
     """Weight of every variable, with which modalities count alike: a dozen proteins, and thousands of genes."""
     if denoiser.n_groups == 1:
         return 1.0

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ logger = logging.getLogger("countsdiff")
 
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
+NO_MARKS = "adata.layers has no {!r}, which marked missing entries in training: no entry but NaN is taken for missing."
 _WITHOUT_COLUMN = " Add it, or take the model to these data with load_query_data: the column is then unknown."
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
@@ -48,7 +50,12 @@ class CellModel(BaseModelClass):
     """Base of a model whose module holds an averaged denoiser."""
 
     design_: pd.DataFrame  # covariates of training cells
-    starts_from_reference_: bool = False  # saved with the model
+    _adata: AnnData | MuData | None  # scvi-tools' own
+    is_trained_: bool
+    # saved with the model
+    starts_from_reference_: bool = False
+    learned_from_data_: bool = False  # from the data that it holds, by training or by adapting means
+    share_hidden_: float | None = None  # in training; None for any
 
     def _predict(
         self,
@@ -85,6 +92,7 @@ class CellModel(BaseModelClass):
             provenance = {
                 "model": type(self).__name__,
                 "layer": self._read_layers(),
+                "n_cells": len(chosen),
                 "n_imputed": n_rewritten,
                 "guidance_scale": guidance_scale,
                 **request.provenance(),
@@ -194,11 +202,15 @@ class CellModel(BaseModelClass):
             missing_layer = self._setup_args().get("missing_layer")
             if missing_layer is not None and missing_layer in adata.layers:
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
+            elif missing_layer is not None:
+                warnings.warn(NO_MARKS.format(missing_layer), stacklevel=4)
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
         check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)
         self._check_known_categories(adata)
+        own = self._adata
         adata = self._validate_anndata(adata)
+        self._adata = own  # scvi-tools has a model without data take the first that it predicts for its own
         manager = self.get_anndata_manager(adata, required=True)
         tensors = {}
         for key in _COVARIATES:

@@ -26,11 +26,6 @@ class KeepBest(pl.Callback):
         self._best: Tensor | None = None
         self._weights: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember where training starts, in case it goes astray before the first validation."""
-        if not self._weights:
-            self._remember(pl_module)
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the weights unless they are worse than the best so far."""
         if trainer.sanity_checking:
@@ -47,14 +42,6 @@ class KeepBest(pl.Callback):
         """Put the best weights back."""
         if self._best is not None:
             _module(pl_module).averaged.load_state_dict(self._weights)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the best weights back; those that trained may no longer be numbers, and get the same."""
-        if not self._weights:
-            return
-        module = _module(pl_module)
-        module.averaged.load_state_dict(self._weights)
-        module.denoiser.load_state_dict(module.averaged.module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to know."""

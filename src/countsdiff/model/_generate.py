@@ -98,14 +98,15 @@ class GenerativeModel(CellModel):
         check_whole(1, n_cells=n_cells)
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
         request = Request("sample", sampler=sampler, seed=seed)
-        wanted = {
-            str(self._setup_args().get(f"{key}_key")): self._categories(key, argument, values, n_cells)
-            for key, argument, values in (
-                (REGISTRY_KEYS.LABELS_KEY, "labels", labels),
-                (REGISTRY_KEYS.BATCH_KEY, "batch", batch),
-            )
-            if values is not None
-        }
+        wanted: dict[str, NDArray] = {}
+        for key, argument, values in (
+            (REGISTRY_KEYS.LABELS_KEY, "labels", labels),
+            (REGISTRY_KEYS.BATCH_KEY, "batch", batch),
+        ):
+            if values is not None:
+                chosen, column = self._categories(key, argument, values, n_cells), self._setup_args()[f"{key}_key"]
+                if (wanted.setdefault(column, chosen) != chosen).any():
+                    raise ValueError(f"labels and batch are one column, {column!r}, and differ; give one of them.")
         names = pd.Index([f"generated_{i}" for i in range(n_cells)])
         keys = row_keys(names)
         u = RowGenerator(seed, torch.as_tensor(keys), _DESIGN_STREAM).uniform().numpy()
@@ -183,5 +184,11 @@ def _draw_rows(design: pd.DataFrame, wanted: dict[str, NDArray], u: NDArray[np.f
             fits = narrower if narrower.any() else fits
         candidates = np.flatnonzero(fits)
         rows[cells] = candidates[(u[cells] * len(candidates)).astype(np.intp)]
-    columns = {name: pd.Series(values).astype(design[name].dtype).to_numpy() for name, values in wanted.items()}
-    return design.iloc[rows].assign(**columns)
+    return design.iloc[rows].assign(**{name: _like(design[name], values) for name, values in wanted.items()})
+
+
+def _like(column: pd.Series, values: NDArray) -> Any:
+    """Values of the type of a column; if it is one of categories, with those that it lacks."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.Categorical(values, column.cat.categories.union(pd.unique(values), sort=False))
+    return pd.Series(values).astype(column.dtype).to_numpy()

@@ -9,7 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
 
-from countsdiff.arguments import check_whole
+from countsdiff.arguments import check_seed, check_whole
 from countsdiff.core.denoiser import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
@@ -105,7 +105,7 @@ class CountsDiffImputer(
                     f"{name} is a name, which can be saved; got {value!r}. Functions go to core.TimeSampler, see "
                     "'Extending' in the documentation."
                 )
-        check_whole(0, seed=seed)
+        seed = check_seed(seed)
         check_whole(1, **{name: size for name, size in (("width", width), ("depth", depth)) if size is not None})
         if adata is not None:
             self._set_up(adata)
@@ -154,7 +154,13 @@ class CountsDiffImputer(
         if manager is None:
             cls.setup_anndata(adata, layer=default_layer(adata))
         elif manager.adata is not adata:
-            getattr(cls, manager.registry["setup_method_name"])(adata, **manager.registry["setup_args"])
+            method = manager.registry["setup_method_name"]
+            try:
+                getattr(cls, method)(adata, **manager.registry["setup_args"])
+            except KeyError as error:
+                raise KeyError(
+                    f"{error.args[0]} These are a copy of data set up with it; call {method} anew."
+                ) from error
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, Any]:
         """Statistics of the training data that the module keeps."""

@@ -16,7 +16,7 @@ from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_lo
 from countsdiff.core.masks import as_numbers, only
 from countsdiff.core.process import noise
 from countsdiff.core.schedule import Spacing, get_schedule
-from countsdiff.model._balance import precision, predicted_shape, share
+from countsdiff.model._balance import precision, predicted_shape, variable_weights
 from countsdiff.model._data import KEYS
 from countsdiff.model._hide import hide
 from countsdiff.model._noised import NoisedCells
@@ -178,7 +178,7 @@ class CountsDiffModule(BaseModuleClass):
         context, levels, lost = cells.context, cells.levels, cells.counts.lost
         intensity = self.denoiser(cells.counts.x_t, levels.p, context)
         to_go = 1.0 - levels.p
-        weights = levels.weight * as_numbers(context.noised) * share(self.denoiser)
+        weights = levels.weight * as_numbers(context.noised) * variable_weights(self.denoiser)
         # a cell counts for about the same whatever share of it was hidden, so that the almost complete cells matter too
         per_cell = weights.sum(1).clamp(min=20.0)
         bregman = bregman_loss(intensity.mean * to_go, lost) * precision(self.denoiser, intensity, to_go)
@@ -210,7 +210,7 @@ class CountsDiffModule(BaseModuleClass):
             if self.denoiser.n_groups == 1:
                 losses = bregman_loss(intensity.mean, counts)
             else:
-                losses = share(self.denoiser) * negative_binomial_loss(
+                losses = variable_weights(self.denoiser) * negative_binomial_loss(
                     counts, predicted_shape(self.denoiser, intensity), intensity.mean
                 )
             total = total + (losses * as_numbers(hidden)).sum(1)

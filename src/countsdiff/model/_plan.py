@@ -211,5 +211,5 @@ class CountsDiffTrainingPlan(TrainingPlan):
     def _give_up(self, name: str, loss: Tensor, step: int) -> NoReturn:
         raise ValueError(
             f"The {name} is {float(loss)} at step {step}: train with a smaller lr than {self.lr:g}, and if that does "
-            "not help, look for extreme counts. The weights are those of the best validation before, or of the start."
+            "not help, look for extreme counts. The model is what it was before training."
         )

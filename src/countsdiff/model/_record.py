@@ -15,8 +15,11 @@ from countsdiff.model._statistics import GeneStatistics
 from countsdiff.model_files import FormatVersion, check_type
 
 # A new version needs a migration from the one before it, and a checkpoint beside those in tests/model/data.
-_AS_IT_IS = dict.fromkeys((1, 2, 3), lambda content: content)  # what changed were weights, see with_later_weights
-FORMAT = FormatVersion("countsdiff model", current=4, migrations=_AS_IT_IS)
+_MIGRATIONS = {
+    **dict.fromkeys((1, 2, 3), lambda content: content),  # what changed were weights, see with_later_weights
+    4: lambda content: {"learned_from_data": True, "share_hidden": None} | content,
+}
+FORMAT = FormatVersion("countsdiff model", current=5, migrations=_MIGRATIONS)
 
 
 def with_later_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -112,6 +115,8 @@ class Record(TypedDict):
     design: pd.DataFrame
     is_trained: bool
     starts_from_reference: bool
+    learned_from_data: bool
+    share_hidden: float | None
     history: dict[str, pd.DataFrame] | None
     train_indices: NDArray[Any] | None
     validation_indices: NDArray[Any] | None

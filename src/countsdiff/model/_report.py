@@ -108,7 +108,6 @@ class ReportingModel(CellModel):
             raise FileNotFoundError(f"There is no folder {Path(path).parent} to write the report to; create it first.")
         self._check_if_trained(warn=False)
         adata = self._anndata_or_own(adata)
-        own = self.adata  # before a model that was loaded without data takes these for its own
         cells = self._cells(adata)
         if isinstance(held_out, str):
             held_out = get_layer(adata, held_out)
@@ -117,7 +116,7 @@ class ReportingModel(CellModel):
         )
         entries = Entries(cells.reader, chosen)
         rows = scored_rows(entries.reader, entries.cells)
-        checked = self._check_new(adata, own, entries, rows)
+        checked = self._check_new(adata, entries, rows)
         counts, blank, held = entries(rows)
         check_known(counts, held, adata, rows)
 
@@ -155,12 +154,12 @@ class ReportingModel(CellModel):
             page.write_text(render(findings), encoding="utf-8")
         return findings
 
-    def _check_new(self, adata: AnnData, own: AnnData | None, entries: Entries, rows: NDArray[np.intp]) -> bool:
-        """Check that no entry to score was trained on, in the model's `own` data; return whether there were any."""
-        if own is None:
+    def _check_new(self, adata: AnnData, entries: Entries, rows: NDArray[np.intp]) -> bool:
+        """Check that no entry to score was trained on, in the model's own data; return whether there were any."""
+        if self.adata is None or not self.learned_from_data_:
             return False
-        trained = self._reader(own)
-        places = pd.Index(row_keys(own.obs_names)).get_indexer(row_keys(adata.obs_names))
+        trained = self._reader(self.adata)
+        places = pd.Index(row_keys(self.adata.obs_names)).get_indexer(row_keys(adata.obs_names))
         for block in trained.chunks(rows[places[rows] >= 0]):
             seen = entries.held(block) & ~trained(places[block])[1]
             if seen.any():

@@ -5,7 +5,7 @@ import numbers
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from countsdiff.arguments import check_whole
+from countsdiff.arguments import check_seed, check_whole
 from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._missing import Task
@@ -63,7 +63,7 @@ class Request:
         if self.output != "rate":
             check_output(self.output)
         check_whole(1, n_samples=self.n_samples)
-        check_whole(seed=self.seed)
+        check_seed(self.seed)
         if self.n_samples > 1 and self.output not in ("sample", "rate"):
             raise ValueError(f"n_samples={self.n_samples} needs output='sample'; {self.output!r} has one answer.")
         if self.interval is not None and not (isinstance(self.interval, numbers.Real) and 0.0 < self.interval < 1.0):

@@ -15,6 +15,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.loss import get_weight
 from countsdiff.core.schedule import get_schedule
 from countsdiff.counts import align_genes
@@ -35,7 +36,15 @@ from countsdiff.nn import backbone_class
 
 _RECORD, _WEIGHTS, _ANNDATA, _MUDATA = "model.json", "model.safetensors", "adata.h5ad", "mdata.h5mu"
 _INDICES = ("train_indices", "validation_indices", "test_indices")
-_KEPT = ("design", "is_trained", "starts_from_reference", "history", *_INDICES)  # attributes, but for a last "_"
+_KEPT = (  # attributes, but for a last "_"
+    "design",
+    "is_trained",
+    "starts_from_reference",
+    "learned_from_data",
+    "share_hidden",
+    "history",
+    *_INDICES,
+)
 
 
 class SavedModel(CellModel):
@@ -102,13 +111,14 @@ class SavedModel(CellModel):
 
     def _check_by_name(self) -> None:
         """Check that the model is what its settings describe, of which :meth:`load` builds it again."""
-        named, times = self.init_params_["non_kwargs"], self.module.times
+        named, times, denoiser = self.init_params_["non_kwargs"], self.module.times, self.module.denoiser
         grid = torch.linspace(0.0, 1.0, 33, dtype=torch.float64)
         same = {
             "schedule": torch.equal(times.schedule(grid).p, get_schedule(named["schedule"])(grid).p),
             "weight": get_weight(times.weight) is get_weight(named["weight"]),
             "spacing": times.spacing == named["spacing"],
-            "backbone": isinstance(self.module.denoiser.backbone, backbone_class(named["backbone"])),
+            "head": type(denoiser) is Denoiser and denoiser.head == named["head"],
+            "backbone": type(denoiser.backbone) is backbone_class(named["backbone"]),
         }
         if others := [name for name, is_same in same.items() if not is_same]:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Registering data with scvi-tools: which matrices and columns hold what."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 from anndata import AnnData
@@ -30,6 +31,8 @@ from countsdiff.model._data import (
 )
 from countsdiff.model._modalities import JointCountsField, present_field
 
+_OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
+
 
 class RegisteredModel(CellModel):
     """Set-up of AnnData and MuData."""
@@ -53,7 +56,8 @@ class RegisteredModel(CellModel):
         Parameters
         ----------
         %(param_adata)s
-        %(param_layer)s It has to hold raw counts; NaN marks a missing entry.
+        layer
+            Layer with the raw counts; ``None`` for ``X``, whatever layers there are. NaN marks a missing entry.
         missing_layer
             Boolean layer, True where an entry is missing: its value is ignored, in training and in prediction.
         %(param_batch_key)s
@@ -62,8 +66,13 @@ class RegisteredModel(CellModel):
             Column of ``adata.obs`` with external size factors (from spike-ins, say). The model still estimates size
             factors from the entries it sees; the logarithm of this column is used as an additional continuous
             covariate.
-        %(param_cat_cov_keys)s
-        %(param_cont_cov_keys)s
+        categorical_covariate_keys
+            Columns of ``adata.obs`` with further categories of which counts depend, such as donor, treatment or sex;
+            every cell needs a value.
+        continuous_covariate_keys
+            Columns of ``adata.obs`` with numbers of which counts depend, such as age or time; NaN where unknown.
+        **kwargs
+            For scvi-tools, which sets up query data like a reference.
 
         Raises
         ------
@@ -71,7 +80,10 @@ class RegisteredModel(CellModel):
             If a count is negative, infinite or not whole, gene names repeat, or the data are empty.
         KeyError
             If a layer or a column of ``adata.obs`` does not exist.
+        TypeError
+            If there is no such argument, or data are not AnnData.
         """
+        _check_passed_on(kwargs, cls.setup_anndata)
         if not isinstance(adata, AnnData):
             other = " (MuData is set up by setup_mudata)" if isinstance(adata, MuData) else ""
             raise TypeError(f"setup_anndata takes AnnData; got {type(adata).__name__}{other}.")
@@ -131,6 +143,8 @@ class RegisteredModel(CellModel):
             of modalities whose counts are in ``X``. NaN marks a missing entry. Default: all modalities, ``X``.
         batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
             Columns of ``mdata.obs``, as for :meth:`setup_anndata`.
+        **kwargs
+            For scvi-tools, which sets up query data like a reference.
 
         Raises
         ------
@@ -152,6 +166,7 @@ class RegisteredModel(CellModel):
         >>> "imputed" in mdata["prot"].layers
         True
         """
+        _check_passed_on(kwargs, cls.setup_mudata)
         if not isinstance(mdata, MuData):
             other = "; use setup_anndata" if isinstance(mdata, AnnData) else ""
             raise TypeError(f"setup_mudata takes MuData; got {type(mdata).__name__}{other}.")
@@ -184,6 +199,14 @@ class RegisteredModel(CellModel):
         manager = cls._setup_adata_manager_store.get(data.uns.get("_scvi_uuid"))
         if manager is not None and manager.adata is not data and not data.is_view:
             del data.uns["_scvi_uuid"]
+
+
+def _check_passed_on(arguments: Iterable[str], function: Callable[..., None]) -> None:
+    """Check that further arguments of a set-up are scvi-tools' own."""
+    for name in arguments:
+        if name not in _OF_SCVI:
+            known = [parameter for parameter in inspect.signature(function).parameters if parameter != "kwargs"]
+            raise TypeError(f"{function.__name__}() has no argument {name!r}; it has {', '.join(known)}.")
 
 
 def _as_list(names: str | Iterable[str] | None) -> list[str] | None:

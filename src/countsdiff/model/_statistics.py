@@ -1,5 +1,6 @@
 """What the denoiser needs to know of a data set before it is trained: means, dispersions and factors of genes."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -89,6 +90,8 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
         for half in range(2):
             totals[half] += counts[half::2].sum(0, dtype=np.float64)
         n_observed += (~missing).sum(0)
+    if not n_observed.any():
+        warnings.warn("No entry is observed: all are marked as missing, by True or NaN. Inverted?", stacklevel=2)
     total = totals.sum(0)
     raw_mean = total / np.maximum(n_observed, 1)
     for chunk in reader.chunks(rows):

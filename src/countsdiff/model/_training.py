@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 
-from countsdiff.arguments import check_whole
+from countsdiff.arguments import check_seed, check_whole
 from countsdiff.checkpoint import SafeCheckpoints, check_same_training
 from countsdiff.counts import check_counts
 from countsdiff.model._base import CellModel
@@ -102,8 +102,9 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         ------
         ValueError
             If a setting is out of range, the loss is not a number, or the checkpoint is of other data or settings.
+            However a training ends that does not end well, the model is then what it was before.
         """
-        check_whole(0, seed=seed)
+        seed = check_seed(seed)
         _check_arguments(max_steps, batch_size, lr, weight_decay, share_hidden, validation_size, trainer_kwargs)
         if self.adata is None:
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
@@ -150,8 +151,11 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
                 "gradient_clip_val": settings["gradient_clip_val"],
             }
             settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
-        self.module.set_calibration(calibrated=False)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_notices():
+        random = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        with random, _without_notices(), self._or_as_before():
+            # scvi-tools adds to the history of a model that was trained, and a query has none
+            self.is_trained_ = self.is_trained_ and self.history_ is not None
+            self.module.set_calibration(calibrated=False)
             super().train(
                 max_epochs=max_epochs,
                 accelerator=accelerator,
@@ -169,6 +173,20 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             self.history_ = strategy.broadcast(self.history_)  # which alone has it
             known, held_out = self._spread(training), self._spread(validation)
             calibrate(self.module, known, held_out, seed, share_hidden)
+            self.share_hidden_, self.learned_from_data_ = share_hidden, True
+
+    @contextmanager
+    def _or_as_before(self) -> Iterator[None]:
+        """Put the model back into its present state if anything fails, or somebody interrupts it."""
+        was_trained = self.is_trained_
+        before = {name: value.clone() for name, value in self.module.state_dict().items()}
+        try:
+            yield
+        except BaseException:
+            self.is_trained_ = was_trained
+            self.module.load_state_dict(before)
+            self.module.eval()
+            raise
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must be the same for a training to go on: the data and the model."""
@@ -227,7 +245,8 @@ def _without_notices() -> Iterator[None]:
     """Keep to themselves what Lightning has to say of its own affairs, and nobody can act upon."""
 
     def is_news(record: logging.LogRecord) -> bool:
-        return "litlogger" not in record.getMessage()
+        message = record.getMessage()  # "epochs" are pieces of a training, and their end is no news
+        return "litlogger" not in message and not message.startswith("`Trainer.fit` stopped")
 
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     log.addFilter(is_news)

@@ -75,7 +75,8 @@ class TransferableModel(CellModel):
         Raises
         ------
         ValueError
-            If the data share no gene with the reference, or are no counts.
+            If the data share no gene with the reference, or are no counts; or if means are to be adapted by a reference
+            trained with ``share_hidden=1``.
         TypeError
             If they are AnnData and the reference is a model of MuData, or the other way round.
         KeyError
@@ -105,9 +106,15 @@ class TransferableModel(CellModel):
         model.to_device(reference.device)
         model.module.eval()
         if adapt_means:
+            if reference.share_hidden_ == 1.0:
+                raise ValueError(
+                    "The reference was trained with share_hidden=1, and has never predicted counts given others, which "
+                    "adapting means takes; give adapt_means=False."
+                )
             # R² from pbmc3k to cite_pbmc10k, 1,000 genes: .780 by 100 cells, .819 by 250, .823 by 500, .827 by 2,000
             adapt(model.module, model._spread(np.arange(query.n_obs), at_least=500))
         model.starts_from_reference_ = model.is_trained_ = True
+        model.learned_from_data_, model.share_hidden_ = adapt_means, reference.share_hidden_
         return model
 
     @classmethod

@@ -1,6 +1,7 @@
 """Puts results where scanpy users look for them: layers, with their provenance in ``uns``."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -89,10 +90,15 @@ def write_layers(adata: AnnData, key_added: str, layers: Mapping[str, Any], reco
 def write_record(data: AnnData | MuData, key_added: str, names: Iterable[str], record: Mapping[str, Any]) -> list[str]:
     """Note in ``data.uns["countsdiff"][key_added]`` how layers were made; return those of an earlier result to drop.
 
-    Intervals of what was imputed before would pass for those of what was imputed now.
+    Intervals of what was imputed before would pass for those of what was imputed now, and there is one record of both.
     """
     records = dict(data.uns.get("countsdiff", {}))
     record = {"countsdiff_version": version("countsdiff"), **record, "layers": list(names)}
     dropped = outdated_layers(records, key_added, record)
+    if dropped:
+        warnings.warn(
+            f"Removed {', '.join(dropped)}, of an earlier result named {key_added!r}; another key_added keeps both.",
+            stacklevel=2,
+        )
     data.uns["countsdiff"] = {**records, key_added: record}
     return dropped

@@ -36,7 +36,14 @@ def finish(axes: Any, ax: Any, show: bool | None, save: str | Path | None) -> An
         ``None``: show unless axes or a file were given.
     save
         File to write.
+
+    Raises
+    ------
+    ValueError
+        If `save` has no ending, which says what kind of file to write.
     """
+    if save is not None and (isinstance(save, bool) or not Path(save).suffix):
+        raise ValueError(f"save is the name of a file with its ending, such as 'plot.png'; got {save!r}.")
     figure = np.atleast_1d(axes)[0].figure
     figure = getattr(figure, "figure", None) or figure  # of a subfigure the whole, which can be saved
     if save is not None:

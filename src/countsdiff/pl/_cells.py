@@ -21,6 +21,7 @@ def zeros_filled(
     *,
     counts: Any = None,
     imputed: Any = "imputed",
+    hidden: Any = None,
     threshold: float = 0.5,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -38,6 +39,8 @@ def zeros_filled(
         Column of ``adata.obs`` with the labels.
     counts, imputed
         Counts before, by default ``X``, and after imputation; each a layer's name or a matrix.
+    hidden
+        Entries that were missing, whose zeros stand for nothing; a layer's name or a boolean matrix.
     threshold
         Least value of a filled zero; a half rounds to a count.
     ax, show, save
@@ -56,6 +59,8 @@ def zeros_filled(
     """
     require_columns(adata, [groupby])
     zero = dense(adata, counts) == 0
+    if hidden is not None:
+        zero &= dense(adata, hidden) == 0
     filled = zero & (dense(adata, imputed) >= threshold)
     groups = adata.obs.groupby(groupby, observed=True).indices
     if not groups:
@@ -156,7 +161,7 @@ def uncertainty(
         Gene whose standard deviation to show. Default: the sum of the standard deviations of the cell's imputed
         entries, divided by the sum of these entries.
     basis
-        Embedding in ``adata.obsm``.
+        Embedding in ``adata.obsm``; ``"umap"`` is ``"X_umap"``, as for scanpy.
     ax, show, save
         As for :func:`~countsdiff.pl.recovery`.
 
@@ -171,6 +176,8 @@ def uncertainty(
     ValueError
         If the embedding has one column only.
     """
+    if basis not in adata.obsm and f"X_{basis}" in adata.obsm:
+        basis = f"X_{basis}"
     if basis not in adata.obsm:
         raise KeyError(f"adata.obsm has no {basis!r}; it has {list(adata.obsm) or 'nothing'}.")
     if (n_axes := np.shape(adata.obsm[basis])[1]) < 2:

@@ -61,13 +61,15 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     if "missing" in predict and not _is_rule(predict["missing"], adata):
         if setup.get("missing_layer") is not None:
             raise ValueError(f"give either missing or missing_layer; got missing_layer={setup['missing_layer']!r} too")
-        missing = setup["missing_layer"] = predict.pop("missing")
+        missing = predict["missing"]
         if not isinstance(missing, str):
             missing = by_position(missing, adata)
             if missing.shape != adata.shape:
                 raise ValueError(f"missing has shape {missing.shape}, but adata has shape {adata.shape}")
-            setup["missing_layer"] = "missing entries"
+            predict["missing"] = "missing entries"
             work.layers["missing entries"] = missing
+        # training must not see them; and these are imputed, be there none, rather than the zeros
+        setup["missing_layer"] = predict["missing"]
     layer = None if layer == "counts" and layer not in work.layers else layer
     CountsDiffImputer.setup_anndata(work, layer=layer, **setup)
     try:
@@ -92,6 +94,10 @@ def _route(kwargs: dict[str, Any], *steps: list[Callable[..., Any]]) -> list[dic
     known = [{name for call in calls for name in inspect.signature(call).parameters} - reserved for calls in steps]
     unknown = sorted(set(kwargs) - set().union(*known))
     if unknown:
+        if unknown[0] in ("copy", "inplace"):
+            raise TypeError(
+                f"impute() has no argument {unknown[0]!r}: it adds a layer; give it adata.copy() to add none."
+            )
         raise TypeError(
             f"impute() has no argument {', '.join(map(repr, unknown))}; see setup_anndata, train and impute of "
             "CountsDiffImputer for those there are"

@@ -92,7 +92,7 @@ class CustomSchedule(SurvivalSchedule):
                 f"A survival schedule runs from p(0) = 1 to p(1) = 0; got p(0) = {float(values[0]):g}, "
                 f"p(1) = {float(values[-1]):g}."
             )
-        if not bool((values.diff() <= 0).all()):
+        if not bool((values.diff() < 0).all()):
             raise ValueError("A survival schedule must decrease: molecules that are gone do not come back.")
 
     def survival(self, t: Tensor) -> Tensor:
