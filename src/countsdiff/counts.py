@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.layers import get_layer
-from countsdiff.matrix import to_dense
-from countsdiff.store import check_sparse
+from countsdiff.matrix import check_sparse, to_dense
 
 SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
 _LARGEST = 2**24  # beyond it float32 skips whole numbers

@@ -24,3 +24,17 @@ def check_is_matrix(**values: Any) -> None:
         if hasattr(value, "obs_names"):
             kind = type(value).__name__
             raise TypeError(f"{name} is an {kind}; give one of its matrices, such as .X or .layers['counts'].")
+
+
+def check_sparse(matrix: Any) -> None:
+    """Check that a sparse matrix in memory says where its entries are: one that lies would crash the process.
+
+    Raises
+    ------
+    ValueError
+        If indices or pointers are out of range or order.
+    """
+    pointers = matrix.indptr.astype(np.int64)  # differences of short integers wrap around
+    if pointers[-1] != len(matrix.indices) or (np.diff(pointers) < 0).any():
+        raise ValueError("index pointers of a sparse matrix are out of order")
+    matrix.check_format(full_check=True)

@@ -74,20 +74,6 @@ def cause_of(error: Exception) -> str:
     return "it is truncated" if "truncated" in str(error) else " ".join(str(error).split()) or "it is damaged"
 
 
-def check_sparse(matrix: Any) -> None:
-    """Check that a sparse matrix in memory says where its entries are: one that lies would crash the process.
-
-    Raises
-    ------
-    ValueError
-        If indices or pointers are out of range or order.
-    """
-    pointers = matrix.indptr.astype(np.int64)  # differences of short integers wrap around
-    if pointers[-1] != len(matrix.indices) or (np.diff(pointers) < 0).any():
-        raise ValueError("index pointers of a sparse matrix are out of order")
-    matrix.check_format(full_check=True)
-
-
 def check_stored_sparse(group: Any) -> None:
     """Check that a group of a store can be the sparse matrix it says it is, before it is read.
 

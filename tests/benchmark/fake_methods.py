@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass
 class Fake:
-    """Knows all cells, finds those it is asked for by their observed entries, and answers with the truth."""
+    """Knows all cells, finds those it is asked for by their observed entries, and predictions with the truth."""
 
     counts: np.ndarray
     name: str = "perfect"

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from countsdiff.benchmark import MASKS, Imputation, MolecularCV, Null, Results, run, write_report
-from countsdiff.benchmark._exam import Cells, Exam, Question, Score
+from countsdiff.benchmark._interfaces import Cells, Query, Score, Split
 from countsdiff.benchmark._latents import _seeded
 from countsdiff.benchmark._results import Unit
-from countsdiff.benchmark._sitting import sit
+from countsdiff.benchmark._subprocess import predict_in_subprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 POINT = {"rmse", "mae", "bias", "r2", "poisson_loss", "spearman_per_cell"}
@@ -31,8 +31,8 @@ def value(table, metric, estimate="mean", **where):
 
 
 @pytest.fixture
-def question(data):
-    return Question("mcar50", Cells(data.counts, None, data.labels), data.counts)
+def query(data):
+    return Query("mcar50", Cells(data.counts, None, data.labels), data.counts)
 
 
 class TestImputation:
@@ -89,27 +89,27 @@ class TestImputation:
 
     def test_the_paper_s_design_fits_once_to_complete_cells_and_hides_in_the_others(self, data, latents):
         task = Imputation(latents)
-        (exam,) = task.exams(data, list(task.masks), seed=0)
-        assert [question.mask for question in exam.questions] == list(MASKS)
-        assert exam.seen.counts.shape == (48, 20)
-        assert exam.seen.missing is None
-        for question in exam.questions:
-            cells = question.cells
+        (split,) = task.splits(data, list(task.masks), seed=0)
+        assert [query.mask for query in split.queries] == list(MASKS)
+        assert split.seen.counts.shape == (48, 20)
+        assert split.seen.missing is None
+        for query in split.queries:
+            cells = query.cells
             assert cells.counts.shape == (12, 20)
             assert not cells.counts[cells.missing].any()
-            np.testing.assert_array_equal(cells.counts[~cells.missing], question.truth[~cells.missing])
-        together = np.vstack([exam.seen.counts, exam.questions[0].truth])
+            np.testing.assert_array_equal(cells.counts[~cells.missing], query.truth[~cells.missing])
+        together = np.vstack([split.seen.counts, split.queries[0].truth])
         np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(data.counts, axis=0))
-        shares = {q.mask: q.cells.missing.mean() for q in exam.questions}
+        shares = {q.mask: q.cells.missing.mean() for q in split.queries}
         assert shares == pytest.approx({mask: int("".join(filter(str.isdigit, mask))) / 100 for mask in MASKS}, abs=0.1)
 
     def test_in_place_fits_what_it_imputes(self, data, latents):
-        exams = list(Imputation(latents, ("mcar50", "mcar75"), "in_place").exams(data, ["mcar50", "mcar75"], seed=2))
-        assert len(exams) == 2
-        for exam in exams:
-            assert exam.questions[0].cells is exam.seen
-            assert exam.seen.counts.shape == data.counts.shape
-        np.testing.assert_array_equal(exams[0].seen.missing, np.random.default_rng(2).random(data.counts.shape) <= 0.5)
+        splits = list(Imputation(latents, ("mcar50", "mcar75"), "in_place").splits(data, ["mcar50", "mcar75"], seed=2))
+        assert len(splits) == 2
+        for split in splits:
+            assert split.queries[0].cells is split.seen
+            assert split.seen.counts.shape == data.counts.shape
+        np.testing.assert_array_equal(splits[0].seen.missing, np.random.default_rng(2).random(data.counts.shape) <= 0.5)
 
     def test_misspelt_settings_are_refused(self, latents):
         with pytest.raises(ValueError, match="design is 'inplace'"):
@@ -125,7 +125,7 @@ class TestImputation:
     def test_mar_needs_genes_that_are_left_out(self, data, latents):
         everything = dataclasses.replace(data, left_out=np.zeros(60))
         with pytest.raises(ValueError, match="choose fewer genes"):
-            list(Imputation(latents).exams(everything, ["mar25"], seed=0))
+            list(Imputation(latents).splits(everything, ["mar25"], seed=0))
 
 
 class TestScfid:
@@ -186,30 +186,30 @@ class TestDenoising:
         expected = metrics.mean_absolute_correlation(one_scale)
         assert value(results.table(), "mean_absolute_correlation_unnormalised") == pytest.approx(expected)
 
-    def test_output_that_varies_in_depth_alone_has_no_correlation_once_normalised(self, data, question):
-        from countsdiff.benchmark._exam import Answer
+    def test_output_that_varies_in_depth_alone_has_no_correlation_once_normalised(self, data, query):
+        from countsdiff.benchmark._interfaces import Prediction
 
         depth = np.random.default_rng(0).gamma(4.0, 1.0, (60, 1))
-        answer = Answer((depth * data.counts.mean(axis=0)).astype(np.float32), None, None, 0, 0, 0, 0)
-        normalised, unnormalised = Null().score(data, 0, question, answer)
+        prediction = Prediction((depth * data.counts.mean(axis=0)).astype(np.float32), None, None, 0, 0, 0, 0)
+        normalised, unnormalised = Null().score(data, 0, query, prediction)
         assert np.isnan(normalised.value)
         assert unnormalised.value > 0.95  # not 1: logarithms bend small means less than large ones
 
     def test_molecules_are_split_as_by_open_problems(self, data):
-        (exam,) = MolecularCV().exams(data, ["molecules10"], seed=4)
+        (split,) = MolecularCV().splits(data, ["molecules10"], seed=4)
         train = np.random.default_rng(4).binomial(data.counts.astype(int), 0.9)
         detected = train.any(axis=0)
-        np.testing.assert_array_equal(exam.seen.counts, train[:, detected])
-        np.testing.assert_array_equal(exam.questions[0].truth, (data.counts - train)[:, detected])
-        assert exam.questions[0].cells is exam.seen
+        np.testing.assert_array_equal(split.seen.counts, train[:, detected])
+        np.testing.assert_array_equal(split.queries[0].truth, (data.counts - train)[:, detected])
+        assert split.queries[0].cells is split.seen
 
     def test_molecular_scores_of_doing_nothing(self, data, results):
         from countsdiff import metrics
 
         run(MolecularCV(), [data], [MolecularCV().methods()["none"]], [4], results)
         table = results.table()
-        (exam,) = MolecularCV().exams(data, ["molecules10"], seed=4)
-        train, test = exam.seen.counts, exam.questions[0].truth
+        (split,) = MolecularCV().splits(data, ["molecules10"], seed=4)
+        train, test = split.seen.counts, split.queries[0].truth
         assert value(table, "open_problems_mse") == pytest.approx(metrics.open_problems_mse(test, train))
         expected = metrics.poisson_loss(test.ravel(), train.ravel() / 9)
         assert value(table, "poisson_loss") == pytest.approx(expected, rel=1e-5)
@@ -280,7 +280,7 @@ class TestResults:
         program = f"""
 import resource, signal
 from countsdiff.benchmark import Results
-from countsdiff.benchmark._exam import Score
+from countsdiff.benchmark._interfaces import Score
 from countsdiff.benchmark._results import PEAK_MEMORY, Unit
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -326,11 +326,12 @@ except OSError as error:
             results.register(dataclasses.replace(data, labels=None))
 
 
-def test_time_and_memory_are_those_of_the_method(data, fakes, question):
-    exam = Exam(question.cells, (question,))
+def test_time_and_memory_are_those_of_the_method(data, fakes, query):
+    split = Split(query.cells, (query,))
     ballast = np.ones(400 * 2**20, dtype=np.uint8)  # of this process, which is none of the method's business
     light, heavy = (
-        next(sit(kind(data.counts), exam, n_draws=0, seed=0)).peak_memory_mb for kind in (fakes.Fake, fakes.Hungry)
+        next(predict_in_subprocess(kind(data.counts), split, n_draws=0, seed=0)).peak_memory_mb
+        for kind in (fakes.Fake, fakes.Hungry)
     )
     assert ballast.all()
     assert light < 200

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from countsdiff import datasets
 from countsdiff.datasets._atlases import ATLASES, Atlas
-from countsdiff.datasets._download import cache_dir
+from countsdiff.download import cache_dir
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Benchmarks: methods answer questions whose answers are known, each in a process of its own."""
+"""Benchmarks: methods predict counts that are known, each in a process of its own."""
 
 from typing import TYPE_CHECKING
 

@@ -8,7 +8,7 @@ from countsdiff import metrics, pp
 from countsdiff.baselines import Imputer
 
 from ._data import Dataset
-from ._exam import Answer, Cells, Exam, Question, Score
+from ._interfaces import Cells, Prediction, Query, Score, Split
 from ._methods import denoisers
 
 _SHARE = 0.9
@@ -37,21 +37,21 @@ class MolecularCV:
         """Return the methods that denoise, by name; the first is the counts as they are."""
         return denoisers(_DEPTH)
 
-    def exams(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Exam]:
-        """Yield one exam: the molecules kept are fitted and denoised."""
+    def splits(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Split]:
+        """Yield one split: the molecules kept are fitted and denoised."""
         train, test = pp.molecular_split(data.counts, _SHARE, seed=seed)
         detected = train.any(axis=0)
         seen = Cells(train[:, detected], None, data.labels)
-        yield Exam(seen, (Question(masks[0], seen, test[:, detected]),))
+        yield Split(seen, (Query(masks[0], seen, test[:, detected]),))
 
-    def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
+    def score(self, data: Dataset, seed: int, query: Query, prediction: Prediction) -> Iterator[Score]:
         """Score the mean against the molecules held out."""
-        test, train = question.truth, question.cells.counts
-        yield Score("mean", "open_problems_mse", metrics.open_problems_mse(test, answer.mean))
+        test, train = query.truth, query.cells.counts
+        yield Score("mean", "open_problems_mse", metrics.open_problems_mse(test, prediction.mean))
         # they scale by what was drawn, not by what was to be
-        theirs = answer.mean * (test.sum(dtype=np.float64) / train.sum(dtype=np.float64))
+        theirs = prediction.mean * (test.sum(dtype=np.float64) / train.sum(dtype=np.float64))
         yield Score("mean", "open_problems_poisson", metrics.open_problems_poisson(test, theirs))
-        yield Score("mean", "poisson_loss", metrics.poisson_loss(test.ravel(), (answer.mean * _DEPTH).ravel()))
+        yield Score("mean", "poisson_loss", metrics.poisson_loss(test.ravel(), (prediction.mean * _DEPTH).ravel()))
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,20 @@ class Null:
         """Return the methods that denoise, by name; the first is the counts as they are."""
         return denoisers(1.0)
 
-    def exams(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Exam]:
-        """Yield one exam: the permuted counts are fitted and denoised."""
+    def splits(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Split]:
+        """Yield one split: the permuted counts are fitted and denoised."""
         permuted = np.random.default_rng(seed).permuted(data.counts, axis=0)
         seen = Cells(permuted, None, data.labels)
-        yield Exam(seen, (Question(masks[0], seen, permuted),))
+        yield Split(seen, (Query(masks[0], seen, permuted),))
 
-    def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
+    def score(self, data: Dataset, seed: int, query: Query, prediction: Prediction) -> Iterator[Score]:
         """Score the correlations of the mean, on ``log1p`` of cells that were each, or on average, brought to 10,000.
 
         Permuted cells all have one expected depth, so differences between their sums are noise of strong genes.
         Dividing by these sums correlates all other genes, the more the smoother they are: an artefact of normalisation,
         not of the method.
         """
-        mean = answer.mean.astype(np.float64)
+        mean = prediction.mean.astype(np.float64)
         scales = {
             "mean_absolute_correlation": metrics.log_normalise(mean),
             "mean_absolute_correlation_unnormalised": np.log1p(mean * (_TARGET * len(mean) / max(mean.sum(), 1.0))),

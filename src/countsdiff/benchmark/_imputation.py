@@ -11,7 +11,7 @@ from countsdiff.baselines import Imputer
 from countsdiff.metrics.point import spearman_of_cells
 
 from ._data import Dataset
-from ._exam import Answer, Cells, Counts, Exam, Question, Score
+from ._interfaces import Cells, Counts, Prediction, Query, Score, Split
 from ._latents import Latents
 from ._masks import MASKS
 from ._methods import imputers
@@ -63,28 +63,28 @@ class Imputation:
         """Return the methods that impute, by name."""
         return imputers()
 
-    def exams(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Exam]:
-        """Yield one exam with all masks, or in place one for each mask, as there is another matrix to fit."""
+    def splits(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Split]:
+        """Yield one split with all masks, or in place one for each mask, as there is another matrix to fit."""
         train, test = self._split(len(data.counts), seed)
         self.latents.of(data, train, seed)  # before any method works: a model that does not fit is found out at once
         if self.design == "in_place":
             for mask in masks:
-                question = _hide(data, test, mask, seed)
-                yield Exam(question.cells, (question,))
+                query = _hide(data, test, mask, seed)
+                yield Split(query.cells, (query,))
         else:
             seen = Cells(data.counts[train], None, None if data.labels is None else data.labels[train])
-            yield Exam(seen, tuple(_hide(data, test, mask, seed) for mask in masks))
+            yield Split(seen, tuple(_hide(data, test, mask, seed) for mask in masks))
 
-    def score(self, data: Dataset, seed: int, question: Question, answer: Answer) -> Iterator[Score]:
+    def score(self, data: Dataset, seed: int, query: Query, prediction: Prediction) -> Iterator[Score]:
         """Score hidden entries by every estimate, and whole cells by one sample."""
-        hidden = question.cells.missing
-        assert hidden is not None, "every question of this task hides something"
-        for name, counts, note in answer.estimates(self.n_draws):
-            for metric, value in _point_scores(question.truth, counts, hidden):
+        hidden = query.cells.missing
+        assert hidden is not None, "every query of this task hides something"
+        for name, counts, note in prediction.estimates(self.n_draws):
+            for metric, value in _point_scores(query.truth, counts, hidden):
                 yield Score(name, metric, value, note)
             if name == "1 sample":
-                cells = np.where(hidden, counts, question.truth)
-                for metric, value in self._sample_scores(data, seed, question.truth, cells):
+                cells = np.where(hidden, counts, query.truth)
+                for metric, value in self._sample_scores(data, seed, query.truth, cells):
                     yield Score(name, metric, value, note)
 
     def _sample_scores(self, data: Dataset, seed: int, truth: Counts, cells: Counts) -> Iterator[tuple[str, float]]:
@@ -109,11 +109,11 @@ class Imputation:
         return np.sort(order[n_test:]), np.sort(order[:n_test])
 
 
-def _hide(data: Dataset, rows: NDArray[np.intp], mask: str, seed: int) -> Question:
+def _hide(data: Dataset, rows: NDArray[np.intp], mask: str, seed: int) -> Query:
     counts = data.counts[rows]
     missing = MASKS[mask](counts, data.left_out[rows], seed)
     labels = None if data.labels is None else data.labels[rows]
-    return Question(mask, Cells.hide(counts, missing, labels), counts)
+    return Query(mask, Cells.hide(counts, missing, labels), counts)
 
 
 def _point_scores(truth: Counts, counts: Counts, hidden: NDArray[np.bool_]) -> Iterator[tuple[str, float]]:

@@ -5,9 +5,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ._data import Dataset
-from ._exam import Answer, Failure, Question, Score, Task
+from ._interfaces import Failure, Prediction, Query, Score, Task
 from ._results import PEAK_MEMORY, Results, Unit
-from ._sitting import sit
+from ._subprocess import predict_in_subprocess
 
 if TYPE_CHECKING:
     from countsdiff.baselines import Imputer
@@ -20,7 +20,7 @@ def run(
     seeds: Sequence[int],
     results: Results,
 ) -> None:
-    """Put the questions of a task to methods, and add the scores to the results, question by question.
+    """Have methods predict the queries of a task, and add the scores to the results, query by query.
 
     What stands in the results is not done again. A method works in a process of its own, so that its class must be in
     a module, not in the script or notebook that calls this; one that is not installed or fails gets a row that says so.
@@ -37,7 +37,7 @@ def run(
     Raises
     ------
     ValueError
-        If the results are of other data of the same name, a question cannot be put to a data set, or the class of a
+        If the results are of other data of the same name, a query cannot be made of a data set, or the class of a
         method is not in a module.
     """
     for method in methods:
@@ -59,11 +59,11 @@ def run(
         bar = progress.add_task(task.name, total=sum(len(masks) for *_, masks in todo))
         for data, seed, method, masks in todo:
             progress.update(bar, description=f"{task.name}: {data.name}, {method.name}, seed {seed}")
-            for exam in task.exams(data, masks, seed):
-                outcomes = sit(method, exam, n_draws=task.n_draws, seed=seed)
-                for question, outcome in zip(exam.questions, outcomes, strict=True):
-                    unit = Unit(task.name, data.name, question.mask, method.name, seed)
-                    results.add(unit, _scores(task, data, seed, question, outcome))
+            for split in task.splits(data, masks, seed):
+                outcomes = predict_in_subprocess(method, split, n_draws=task.n_draws, seed=seed)
+                for query, outcome in zip(split.queries, outcomes, strict=True):
+                    unit = Unit(task.name, data.name, query.mask, method.name, seed)
+                    results.add(unit, _scores(task, data, seed, query, outcome))
                     if isinstance(outcome, Failure):
                         progress.print(f"{method.name} {outcome.kind}: {outcome.reason}", markup=False)
                     progress.advance(bar)
@@ -84,11 +84,11 @@ def _todo(
     return jobs
 
 
-def _scores(task: Task, data: Dataset, seed: int, question: Question, outcome: Answer | Failure) -> Iterator[Score]:
+def _scores(task: Task, data: Dataset, seed: int, query: Query, outcome: Prediction | Failure) -> Iterator[Score]:
     if isinstance(outcome, Failure):
         yield Score("", outcome.kind, float("nan"), outcome.reason)
         return
-    yield from task.score(data, seed, question, outcome)
+    yield from task.score(data, seed, query, outcome)
     yield Score("", "fit_seconds", outcome.fit_seconds)
     yield Score("", "impute_seconds", outcome.impute_seconds)
     if outcome.draws is not None:

@@ -1,6 +1,6 @@
 """The process in which a method works: ``python -m countsdiff.benchmark._worker FOLDER``.
 
-It reads ``job.pkl`` in the folder and writes the outcome of question i to ``{i}.pkl``. It is a process of its own so
+It reads ``job.pkl`` in the folder and writes the outcome of query i to ``{i}.pkl``. It is a process of its own so
 that time and memory are the method's alone, and a method that is killed takes nothing else with it.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from countsdiff.baselines import FittedRounder, FittedSampler
-from countsdiff.benchmark._exam import Answer, Cells, Counts, Failure, Job
+from countsdiff.benchmark._interfaces import Cells, Counts, Failure, Job, Prediction
 
 
 def peak_memory() -> float:
@@ -31,9 +31,9 @@ def peak_memory() -> float:
 
 
 def work(folder: Path) -> None:
-    """Do the job in the folder; whatever a method raises is its answer."""
+    """Do the job in the folder; what a method raises is its outcome, too."""
     job: Job = pickle.loads((folder / "job.pkl").read_bytes())
-    outcomes = [folder / f"{i}.pkl" for i in range(len(job.questions))]
+    outcomes = [folder / f"{i}.pkl" for i in range(len(job.queries))]
     try:
         seen = job.seen
         fitted, fit_seconds = _timed(
@@ -43,15 +43,15 @@ def work(folder: Path) -> None:
         for path in outcomes:
             _write(path, Failure.of(error))
         return
-    for path, cells in zip(outcomes, job.questions, strict=True):
+    for path, cells in zip(outcomes, job.queries, strict=True):
         try:
-            outcome: Answer | Failure = _answer(fitted, cells, job, fit_seconds)
+            outcome: Prediction | Failure = _predict(fitted, cells, job, fit_seconds)
         except Exception as error:  # noqa: BLE001
             outcome = Failure.of(error)
         _write(path, outcome)
 
 
-def _answer(fitted: Any, cells: Cells, job: Job, fit_seconds: float) -> Answer:
+def _predict(fitted: Any, cells: Cells, job: Job, fit_seconds: float) -> Prediction:
     shape = cells.counts.shape
     mean, impute_seconds = _timed(lambda: fitted.impute(cells.counts, cells.missing, labels=cells.labels))
     draws, sample_seconds = None, 0.0
@@ -63,7 +63,7 @@ def _answer(fitted: Any, cells: Cells, job: Job, fit_seconds: float) -> Answer:
     whole = None
     if job.n_draws and isinstance(fitted, FittedRounder):
         whole = _check(fitted.impute_whole(cells.counts, cells.missing, labels=cells.labels), shape)
-    return Answer(_check(mean, shape), draws, whole, fit_seconds, impute_seconds, sample_seconds, peak_memory())
+    return Prediction(_check(mean, shape), draws, whole, fit_seconds, impute_seconds, sample_seconds, peak_memory())
 
 
 def _check(predicted: Any, shape: tuple[int, ...]) -> Counts:
@@ -82,7 +82,7 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def _write(path: Path, outcome: Answer | Failure) -> None:
+def _write(path: Path, outcome: Prediction | Failure) -> None:
     path.write_bytes(pickle.dumps(outcome))
 
 

@@ -11,7 +11,7 @@ from countsdiff import distributed
 from countsdiff.cli._io import InputError, blame
 from countsdiff.cli._job import fit, load
 from countsdiff.cli._probe import probe
-from countsdiff.cli._settings import Answer, Crew, Layers, Training
+from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Training
 from countsdiff.cli._training import bar, silence
 from countsdiff.layers import check_not_read, default_layer
 from countsdiff.model._missing import RULES
@@ -29,7 +29,7 @@ def impute(
     layers: Layers,
     training: Training,
     answer: Answer,
-    crew: Crew,
+    cluster: ClusterOptions,
 ) -> tuple[AnnData, dict[str, Any], int]:
     """Train unless there is a model, impute in chunks, and write.
 
@@ -57,7 +57,7 @@ def impute(
             model = fit(adata, layers, training)
             model.save(str(save_model))
             model_dir = save_model
-        with _cluster(crew) as client, _chunk_bar(training.quiet) as callback:
+        with _cluster(cluster) as client, _chunk_bar(training.quiet) as callback:
             distributed.impute(
                 source,
                 model_dir,
@@ -75,9 +75,9 @@ def impute(
 
 
 @contextmanager
-def _cluster(crew: Crew) -> "Iterator[Client | None]":
+def _cluster(cluster: ClusterOptions) -> "Iterator[Client | None]":
     """A cluster of this machine's cores, or of others; None for this process alone."""
-    workers, scheduler = crew.workers, crew.scheduler
+    workers, scheduler = cluster.workers, cluster.scheduler
     if scheduler is None and (workers or 1) == 1:
         yield None
         return

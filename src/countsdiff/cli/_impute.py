@@ -8,7 +8,7 @@ from typer import Argument, Option
 from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._io import InputError, blame, check_folder, check_output, read
 from countsdiff.cli._io import report as say
-from countsdiff.cli._settings import Answer, Crew, Layers, Results, Training, imputed_entries
+from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Results, Training, imputed_entries
 from countsdiff.files import check_same_format
 
 
@@ -117,7 +117,7 @@ def impute(
         from countsdiff.cli import _chunks
 
         adata, record, n_genes = _chunks.impute(
-            source, out, model, save_model, layers, training, answer, Crew(workers, scheduler)
+            source, out, model, save_model, layers, training, answer, ClusterOptions(workers, scheduler)
         )
     else:
         adata = read(source)  # before heavy imports: what is no file of cells is said so at once

@@ -53,7 +53,8 @@ def read(path: Path) -> "AnnData":
     from scipy import sparse
 
     from countsdiff.layers import named_layers
-    from countsdiff.store import cause_of, check_sparse, check_stored_sparse, open_store
+    from countsdiff.matrix import check_sparse
+    from countsdiff.store import cause_of, check_stored_sparse, open_store
 
     if path.is_dir() and path.suffix == ".zarr":
         with blame(path):

@@ -11,12 +11,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
+from countsdiff.apply import Job, apply, load_model, with_missing_as
 from countsdiff.cli._io import InputError, blame, write
 from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_entries
 from countsdiff.cli._training import progress_bar, silence
 from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
-from countsdiff.model._apply import Job, apply, load_model, with_missing_as
 from countsdiff.model._hold_out import hold_out
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"

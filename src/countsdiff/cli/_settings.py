@@ -87,7 +87,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Crew:
+class ClusterOptions:
     """Who imputes data on disk: processes of this machine, or the Dask cluster at an address; else this process."""
 
     workers: int | None = None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._download import cache_dir, download
+from countsdiff.download import cache_dir, download
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy import sparse
 
+from countsdiff.apply import apply, load_model
 from countsdiff.counts import as_row_access, read_rows
 from countsdiff.files import atomic
 from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
-from countsdiff.model._apply import apply, load_model
 from countsdiff.model._missing import RULES
 from countsdiff.store import open_store
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from countsdiff.apply import counts_layer
 from countsdiff.counts import (
     SPARSE_BELOW,
     CellReader,
@@ -23,7 +24,6 @@ from countsdiff.counts import (
 )
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
-from countsdiff.model._apply import counts_layer
 from countsdiff.model._base import NO_MARKS
 from countsdiff.model._missing import RULES
 from countsdiff.store import open_store

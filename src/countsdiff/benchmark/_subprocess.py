@@ -1,4 +1,4 @@
-"""Sending a method to an exam, in a process of its own."""
+"""Running a method on a split, in a process of its own."""
 
 import os
 import pickle
@@ -10,34 +10,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._exam import Answer, Exam, Failure, Job
+from ._interfaces import Failure, Job, Prediction, Split
 
 if TYPE_CHECKING:
     from countsdiff.baselines import Imputer
 
 
-def sit(method: "Imputer", exam: Exam, *, n_draws: int, seed: int) -> Iterator[Answer | Failure]:
-    """Yield an outcome for each question of an exam, in order, once the method is through with all of them.
+def predict_in_subprocess(
+    method: "Imputer", split: Split, *, n_draws: int, seed: int
+) -> Iterator[Prediction | Failure]:
+    """Yield an outcome for each query of a split, in order, once the method is through with all of them.
 
     Parameters
     ----------
     method
         Anything with ``fit``, as :class:`countsdiff.baselines.Imputer`, of an importable class.
-    exam
+    split
         What to fit and predict.
     n_draws
         Number of draws wanted if the method can sample.
     seed
         Seed of fitting and of draws.
     """
-    job = Job(method, exam.seen, tuple(question.cells for question in exam.questions), n_draws, seed)
+    job = Job(method, split.seen, tuple(query.cells for query in split.queries), n_draws, seed)
     with tempfile.TemporaryDirectory(prefix="countsdiff-") as name:
         folder = Path(name)
         (folder / "job.pkl").write_bytes(pickle.dumps(job))
         command = [sys.executable, "-m", "countsdiff.benchmark._worker", name]
         places = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # of modules
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=places)
-        for i in range(len(exam.questions)):
+        for i in range(len(split.queries)):
             outcome = folder / f"{i}.pkl"
             # our own files, written a moment ago
             yield pickle.loads(outcome.read_bytes()) if outcome.exists() else Failure("failed", _cause(done))

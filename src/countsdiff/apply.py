@@ -12,7 +12,7 @@ from scipy import sparse
 from countsdiff.counts import SPARSE_BELOW, align_genes, check_unique
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
 from countsdiff.matrix import to_dense
-from countsdiff.model._imputer import CountsDiffImputer
+from countsdiff.model import CountsDiffImputer
 from countsdiff.model._write import write_layers
 
 

@@ -40,7 +40,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """Cells to predict.
 
     Parameters
@@ -50,7 +50,7 @@ class Question:
     cells
         What the method is shown.
     truth
-        What its answer is compared with, shape ``(n_obs, n_vars)``; never shown.
+        What its prediction is compared with, shape ``(n_obs, n_vars)``; never shown.
     """
 
     mask: str
@@ -59,19 +59,19 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """What one process works through: it fits a method once, and then answers each question.
+class Split:
+    """What one process works through: it fits a method once, which then predicts every query.
 
     Parameters
     ----------
     seen
         Cells to fit.
-    questions
+    queries
         At least one.
     """
 
     seen: Cells
-    questions: tuple[Question, ...]
+    queries: tuple[Query, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
     ----------
     method
         A :class:`countsdiff.baselines.Imputer`.
-    seen, questions
+    seen, queries
         Cells to fit, and cells to predict.
     n_draws
         Number of draws wanted.
@@ -92,7 +92,7 @@ class Job:
 
     method: Any
     seen: Cells
-    questions: tuple[Cells, ...]
+    queries: tuple[Cells, ...]
     n_draws: int
     seed: int
 
@@ -106,8 +106,8 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a method made of a question, and at what cost.
+class Prediction:
+    """What a method made of a query, and at what cost.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class Answer:
         Predicted whole numbers, shape ``(n_obs, n_vars)``; None if none were asked for or the method has no more to say
         than its mean.
     fit_seconds, impute_seconds, sample_seconds
-        Wall time of fitting (once for all questions of an exam), of the mean and of all draws; imports included.
+        Wall time of fitting (once for all queries of a split), of the mean and of all draws; imports included.
     peak_memory_mb
         Largest resident memory of the process up to here, in MiB, libraries and data included.
     """
@@ -146,7 +146,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """A question without an answer.
+    """A query without a prediction.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class Score(NamedTuple):
 
 
 class Task(Protocol):
-    """A way to put questions of a data set, and to mark the answers."""
+    """What is asked of a data set, and how predictions are scored."""
 
     @property
     def name(self) -> str:
@@ -184,7 +184,7 @@ class Task(Protocol):
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """Names of the questions."""
+        """Names of the queries."""
 
     @property
     def n_draws(self) -> int:
@@ -193,8 +193,8 @@ class Task(Protocol):
     def methods(self) -> dict[str, "Imputer"]:
         """Return the methods that can take part, by name."""
 
-    def exams(self, data: "Dataset", masks: list[str], seed: int) -> Iterator[Exam]:
-        """Yield exams that put the questions `masks`, in this order."""
+    def splits(self, data: "Dataset", masks: list[str], seed: int) -> Iterator[Split]:
+        """Yield splits with the queries `masks`, in this order."""
 
-    def score(self, data: "Dataset", seed: int, question: Question, answer: Answer) -> Iterator[Score]:
-        """Mark the answer to a question."""
+    def score(self, data: "Dataset", seed: int, query: Query, prediction: Prediction) -> Iterator[Score]:
+        """Score the prediction of a query."""
