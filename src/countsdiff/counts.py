@@ -141,6 +141,8 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
     """
     matrix = get_layer(adata, layer)
     where = f"{name}.X" if layer is None else f"{name}.layers[{layer!r}]"
+    if isinstance(matrix, np.ma.MaskedArray):
+        raise ValueError(f"{where} is a masked array; mark missing entries by NaN instead: .filled(numpy.nan).")
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
     check_unique(adata.var_names, "gene")

@@ -164,3 +164,12 @@ def test_a_whole_table_is_no_matrix():
     for call in calls:
         with pytest.raises(TypeError, match=r"is an AnnData; give one of its matrices, such as .X"):
             call()
+
+
+def test_sparse_matrices_are_no_entries_and_nothing_hidden_is_said():
+    matrix = sparse.csr_matrix(np.eye(3))
+    with pytest.raises(ValueError, match="need one-dimensional arrays"):
+        rmse(matrix, matrix)
+    for kind in (sparse.csr_matrix, np.asarray):
+        with pytest.raises(ValueError, match="nothing to score"):
+            evaluate(kind(np.eye(3)), kind(np.eye(3)), np.zeros((3, 3), dtype=bool))

@@ -331,3 +331,18 @@ def test_a_copy_without_what_its_original_was_set_up_with(make_adata):
     del copy.layers["umi"]
     with pytest.raises(KeyError, match="no 'umi'.* a copy of data set up with it; call setup_anndata anew"):
         CountsDiffImputer(copy)
+
+
+def test_intervals_are_no_categories_that_can_be_saved(make_adata):
+    adata = make_adata()
+    adata.obs["third"] = pd.cut(adata.obs["age"], 3)
+    with pytest.raises(ValueError, match=r"adata.obs\['third'\] holds values that cannot be saved.*astype\(str\)"):
+        CountsDiffImputer.setup_anndata(adata, labels_key="third")
+
+
+def test_masked_arrays_are_refused(make_adata):
+    adata = make_adata()
+    counts = adata.X.toarray()
+    adata.layers["masked"] = np.ma.masked_array(counts, counts > 3)
+    with pytest.raises(ValueError, match=r"layers\['masked'\] is a masked array; mark missing entries by NaN"):
+        CountsDiffImputer.setup_anndata(adata, layer="masked")

@@ -281,3 +281,8 @@ def test_hide_entries_refuses(counts):
         hide_entries(adata, counts > 0, layer="counts", key_added="counts")
     with pytest.raises(ValueError, match="without slashes"):
         hide_entries(adata, counts > 0, key_added="a/b")
+
+
+def test_mcar_takes_a_shape():
+    with pytest.raises(TypeError, match="such as adata.shape; got ndarray"):
+        mcar(np.zeros((3, 2)), 0.5)

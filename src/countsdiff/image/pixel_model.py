@@ -124,7 +124,7 @@ class PixelModel:
         callback
             Called after every step of every batch with a :class:`~countsdiff.core.SamplerState`.
         **options
-            See :class:`SamplerOptions`.
+            `sample_steps`, `guidance`, `attrition`, `births`, in place of those of the configuration.
 
         Returns
         -------

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from countsdiff.matrix import check_is_matrix
+from countsdiff.matrix import check_is_matrix, to_dense
 
 _EPSILON = 1e-3  # keeps the logarithm of a predicted zero finite
 
@@ -19,7 +19,7 @@ def check_entries(**entries: ArrayLike) -> list[NDArray[np.float64]]:
     ValueError
         If the arrays are not one-dimensional, not of one length, or empty.
     """
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in entries.items()}
+    arrays = {name: to_dense(values, np.float64) for name, values in entries.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) > 1:
         raise ValueError(f"need one-dimensional arrays of equal length, the scored entries only; got shapes {shapes}")
@@ -196,6 +196,8 @@ def _hidden_entries(
 
 
 def _take(matrix: Any, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
+    if not rows.size:
+        return np.empty(0)  # of a sparse matrix no entries would be a matrix
     return np.asarray((matrix.tocsr() if sparse.issparse(matrix) else matrix)[rows, cols]).ravel()
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +22,15 @@ from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
-from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read, get_layer
+from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read
 from countsdiff.model._data import check_columns, check_is_data, chosen_rows, row_keys
+from countsdiff.model._layout import JointTables, Layout, OneTable
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
-from countsdiff.model._modalities import Modalities, join_tables
+from countsdiff.model._modalities import Modalities
 from countsdiff.model._predict import Cells, Predictor
 from countsdiff.model._request import Request
-from countsdiff.model._write import Collector, as_arrays, collect, write_layers, write_record
+from countsdiff.model._write import Collector, collect
 
 logger = logging.getLogger("countsdiff")
 
@@ -76,9 +77,8 @@ class CellModel(BaseModelClass):
             check_key(key_added)
             names = request.names(key_added)
         cells = self._cells(adata)
-        modalities = self._modalities()
-        if isinstance(missing, Mapping) and isinstance(adata, MuData) and modalities is not None:
-            missing = modalities.join(adata, missing)
+        layout = self._layout()
+        missing = layout.joined(adata, missing)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
         request.check_task(task)
         chosen = chosen_rows(adata.n_obs, indices)
@@ -98,21 +98,9 @@ class CellModel(BaseModelClass):
                 **request.provenance(),
                 **task.provenance(),
             }
-            if modalities is None:
-                write_layers(adata, key_added, results, provenance)
-            else:
-                for name in write_record(adata, key_added, names, provenance):
-                    modalities.drop(adata, name)
-                for name, matrix in results.items():
-                    modalities.write(adata, name, matrix)
+            layout.write(adata, key_added, results, provenance)
             return None
-        if modalities is not None:
-            parts = {name: dict(modalities.parts(adata, matrix)) for name, matrix in results.items()}
-            return {
-                m: as_arrays({name: part[m] for name, part in parts.items()}, key_added, request.n_samples)
-                for m in modalities.var_names
-            }
-        return as_arrays(results, key_added, request.n_samples)
+        return layout.arrays(adata, results, key_added, request.n_samples)
 
     def _result_names(self, request: Request, key_added: str, missing: Any = None) -> list[str]:
         """Layers that results go to; the model must not read what it writes."""
@@ -242,14 +230,14 @@ class CellModel(BaseModelClass):
 
     def _reader(self, adata: AnnData | MuData) -> CellReader:
         """Counts of registered data, in the order they have."""
+        return self._layout().read(adata, self._setup_args())
+
+    def _layout(self) -> Layout:
+        """Where counts come from, and where results go."""
         modalities = self._modalities()
         if modalities is not None:
-            # joined anew: the tables are what people change
-            return CellReader(*join_tables(adata, modalities, self._setup_args()["layers"]))
-        missing_layer = self._setup_args().get("missing_layer")
-        missing = None if missing_layer is None else adata.layers.get(missing_layer)
-        counts = as_row_access(get_layer(adata, self._layer()))
-        return CellReader(counts, None if missing is None else as_row_access(missing))
+            return JointTables(modalities)
+        return OneTable(self._state(REGISTRY_KEYS.X_KEY)["column_names"])
 
     def _modalities(self) -> Modalities | None:
         """Variables of every modality; ``None`` for AnnData."""
@@ -264,11 +252,7 @@ class CellModel(BaseModelClass):
         legacy_mudata_format
             Names of all modalities in one array, not an array for each modality by its name.
         """
-        modalities = self._modalities()
-        if modalities is None:
-            return np.asarray(self._state(REGISTRY_KEYS.X_KEY)["column_names"])
-        by_modality = {name: np.asarray(names) for name, names in modalities.var_names.items()}
-        return np.concatenate([*by_modality.values()]) if legacy_mudata_format else by_modality
+        return self._layout().names(legacy_mudata_format)
 
     def _setup_args(self) -> dict[str, Any]:
         args: dict[str, Any] = self.registry_["setup_args"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, NumericalJointObsField
 
 from countsdiff.layers import require_columns
+from countsdiff.model_files import encode
 
 
 class Keys(NamedTuple):
@@ -101,8 +102,8 @@ def check_columns(data: AnnData | MuData, setup: Mapping[str, Any], remedy: str 
 def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
     """Check the covariates that are registered, as far as they are there.
 
-    Every cell needs a category, and categories are all text or all numbers; numbers are finite, or NaN where unknown;
-    size factors are positive.
+    Every cell needs a category, and categories are all text, numbers or dates, which a saved model can hold; numbers
+    are finite, or NaN where unknown; size factors are positive.
 
     Raises
     ------
@@ -121,6 +122,14 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"adata.obs[{key!r}] mixes text and numbers; make all of it text: adata.obs[{key!r}].astype(str)."
             )
+        if key in adata.obs:
+            try:
+                encode(np.asarray(adata.obs[key].unique()))
+            except TypeError as error:
+                raise ValueError(
+                    f"adata.obs[{key!r}] holds values that cannot be saved with a model, such as "
+                    f"{adata.obs[key].iloc[0]!r}; make them text: adata.obs[{key!r}].astype(str)."
+                ) from error
     size_factor = setup.get("size_factor_key")
     for key in numbers:
         if key not in adata.obs:

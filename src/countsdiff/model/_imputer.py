@@ -111,8 +111,7 @@ class CountsDiffImputer(
             self._set_up(adata)
         super().__init__(adata, registry)
         stats = self.summary_stats
-        modalities = self._modalities()
-        group_sizes = [stats.n_vars] if modalities is None else modalities.sizes
+        group_sizes = self._layout().sizes
         # with a registry comes another model, and what was known of its training data with the weights
         buffers = {} if adata is None or registry is not None else self._module_buffers(group_sizes)
         with torch.random.fork_rng(devices=[]):

@@ -40,8 +40,12 @@ def mcar(shape: tuple[int, int], share: float, *, seed: int = 0, among: Any = No
     ------
     ValueError
         If `share` is not in [0, 1], or `among` has another shape or is not boolean.
+    TypeError
+        If `shape` is no tuple.
     """
     check_share(share)
+    if not isinstance(shape, tuple):
+        raise TypeError(f"shape is a pair of numbers, such as adata.shape; got {type(shape).__name__}")
     return (np.random.default_rng(seed).random(shape) <= share) & _eligible(among, shape)
 
 
