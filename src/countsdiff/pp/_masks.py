@@ -41,10 +41,10 @@ def mcar(shape: tuple[int, int], share: float, *, seed: int = 0, among: Any = No
     ValueError
         If `share` is not in [0, 1], or `among` has another shape or is not boolean.
     TypeError
-        If `shape` is no tuple.
+        If `shape` is no pair.
     """
     check_share(share)
-    if not isinstance(shape, tuple):
+    if not isinstance(shape, tuple | list):
         raise TypeError(f"shape is a pair of numbers, such as adata.shape; got {type(shape).__name__}")
     return (np.random.default_rng(seed).random(shape) <= share) & _eligible(among, shape)
 
