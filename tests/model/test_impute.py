@@ -253,3 +253,11 @@ def test_a_query_without_the_marks_of_missing_entries_is_warned_of(trained, quer
     with pytest.warns(UserWarning, match="adata.layers has no 'hidden', which marked missing entries in training"):
         trained.impute(query)
     assert query.uns["countsdiff"]["imputed"]["n_cells"] == query.n_obs
+    with pytest.warns(UserWarning, match="no 'hidden', which marked"):
+        CountsDiffImputer.load_query_data(query, trained)
+
+
+@pytest.mark.filterwarnings("error")
+def test_marks_that_are_given_need_no_layer(trained, query):
+    hidden = query.layers.pop("hidden")
+    trained.impute(query, missing=hidden)

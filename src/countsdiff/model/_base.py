@@ -79,6 +79,8 @@ class CellModel(BaseModelClass):
         cells = self._cells(adata)
         layout = self._layout()
         missing = layout.joined(adata, missing)
+        if missing is None or isinstance(missing, Task) or (isinstance(missing, str) and missing in RULES):
+            self._warn_without_marks(adata)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
         request.check_task(task)
         chosen = chosen_rows(adata.n_obs, indices)
@@ -101,6 +103,12 @@ class CellModel(BaseModelClass):
             layout.write(adata, key_added, results, provenance)
             return None
         return layout.arrays(adata, results, key_added, request.n_samples)
+
+    def _warn_without_marks(self, adata: AnnData | MuData) -> None:
+        """Warn of data without the layer of missing entries: their values, zeros perhaps, would pass for counts."""
+        marks = self._setup_args().get("missing_layer")
+        if marks is not None and isinstance(adata, AnnData) and marks not in adata.layers:
+            warnings.warn(NO_MARKS.format(marks), stacklevel=4)
 
     def _result_names(self, request: Request, key_added: str, missing: Any = None) -> list[str]:
         """Layers that results go to; the model must not read what it writes."""
@@ -190,8 +198,6 @@ class CellModel(BaseModelClass):
             missing_layer = self._setup_args().get("missing_layer")
             if missing_layer is not None and missing_layer in adata.layers:
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
-            elif missing_layer is not None:
-                warnings.warn(NO_MARKS.format(missing_layer), stacklevel=4)
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
         check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)

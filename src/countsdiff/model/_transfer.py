@@ -147,6 +147,7 @@ class TransferableModel(CellModel):
         missing_columns = _missing_columns(adata, args)
         positions = _positions(adata, names, "The data")
         marked = args["missing_layer"] is None or args["missing_layer"] in adata.layers
+        reference._warn_without_marks(adata)
         if _in_order(positions, adata) and not missing_columns and marked:
             return adata
         query = _take_variables(adata, names, positions, args["layer"], args["missing_layer"])
