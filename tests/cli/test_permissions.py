@@ -80,3 +80,24 @@ def unreadable(home):
 def test_an_unreadable_file(unreadable, run, unprivileged):
     status, _, err = run("impute", "in.h5ad", "--out", "open/new.h5ad")
     assert (status, err) == (2, "countsdiff: error: Invalid value for 'IN': path 'in.h5ad' is not readable.\n")
+
+
+def test_an_unreadable_file_to_benchmark(unreadable, home, run, unprivileged):
+    status, _, err = run("benchmark", "in.h5ad", "--out", "open/benchmark", "--methods", "gene_mean")
+    assert (status, err) == (2, "countsdiff: error: in.h5ad: no permission to read this file.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("impute", "in.h5ad", "--out"),
+        ("impute", "in.h5ad", "--out", "open/new.h5ad", "--save-model"),
+        ("benchmark", "--out"),
+        ("demo", "--out"),
+        ("image", "train", "cifar10", "--data", "digits", "--out"),
+    ],
+)
+def test_a_name_that_no_file_can_have(home, run, arguments):
+    name = 300 * "x" + ".h5ad"
+    status, _, err = run(*arguments, name)
+    assert (status, err) == (2, f"countsdiff: error: {name}: File name too long; choose another name.\n")

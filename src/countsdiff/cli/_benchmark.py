@@ -114,9 +114,8 @@ def benchmark(
         results = Results(out)
     chosen = _task(task, design or Design.PAPER, masks, scvi_model, results)
     with _one_sentence():
-        contestants = choose(
-            chosen, _names("--methods", methods) if methods is not None else None, with_labels=labels_key is not None
-        )
+        names = None if methods is None else _names("--methods", methods)
+        contestants = choose(chosen, names, with_labels=labels_key is not None)
     prepared = []
     for source in sources:
         with blame(Path(source)):

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from countsdiff.arguments import MAX_SEED
-from countsdiff.cli._io import InputError, blame, check_folder, check_output, read
+from countsdiff.cli._io import InputError, blame, check_folder, check_output, possible, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Results, Training, imputed_entries
 from countsdiff.files import check_same_format
@@ -155,7 +155,9 @@ def _check_paths(
         if path is not None and (other := named.setdefault(path.resolve(), option)) != option:
             raise InputError(f"{path}: {other} and {option} name the same; choose another name for one of them.")
     if save_model is not None:
-        if save_model.exists():
+        with possible(save_model):
+            exists = save_model.exists()
+        if exists:
             raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
         check_folder(save_model)
 

@@ -62,6 +62,8 @@ def read(path: Path) -> "AnnData":
             return anndata.read_zarr(path)
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: no permission to read this file.")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path}: this is not an .h5ad file; write one with adata.write_h5ad().")
     with blame(path):
@@ -91,6 +93,15 @@ def read(path: Path) -> "AnnData":
         raise InputError(f"{path}: this file cannot be read, {cause_of(error)}; copy or write it again.") from error
 
 
+@contextmanager
+def possible(path: Path) -> Iterator[None]:
+    """Turn what the system says of a name that no file can have, such as one that is too long, into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; choose another name.") from error
+
+
 def check_output(path: Path, *inputs: Path) -> None:
     """Check that `path` can be written, and is none of the files that are read.
 
@@ -100,7 +111,9 @@ def check_output(path: Path, *inputs: Path) -> None:
         If it cannot, or is one of them, be it under another name (a link).
     """
     for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
+        with possible(path):
+            same = path.exists() and source.exists() and path.samefile(source)
+        if same:
             raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
     if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"{path}: this is a folder; name a file to write.")
@@ -121,7 +134,8 @@ def check_folder(path: Path) -> None:
         If they cannot, or if there is a file of that name.
     """
     whole = path.resolve()
-    there = next(folder for folder in (whole, *whole.parents) if folder.exists())
+    with possible(path):
+        there = next(folder for folder in (whole, *whole.parents) if folder.exists())
     if not there.is_dir():
         raise InputError(f"{path}: {there} is a file; name a folder.")
     _check_permission(path, there)

@@ -1,7 +1,6 @@
 """What is to be done, and how much of it there is."""
 
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -24,7 +23,6 @@ from countsdiff.counts import (
 )
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
-from countsdiff.model._base import NO_MARKS
 from countsdiff.model._missing import RULES
 from countsdiff.store import open_store
 
@@ -78,8 +76,8 @@ class Plan:
             name for name in dict.fromkeys(marks) if name is not None and (name == missing or name in adata.layers)
         )
         known = np.isin(adata.var_names, model.get_var_names())
-        if missing is None and marks[1] is not None and not marked:
-            warnings.warn(NO_MARKS.format(marks[1]), stacklevel=3)
+        if missing is None:
+            model._warn_without_marks(adata)
         n_filled, n_missing = _count(get_layer(adata, layer), known, np.isnan)
         for name in marked:
             n_marked, n_known = _count(get_layer(adata, name), known, np.asarray, check_boolean)

@@ -50,13 +50,7 @@ class Images:
                 f"{len(self.pixels)} images with {len(self.categories)} covariates need as many codes; got "
                 f"{self.codes.shape}."
             )
-        n_known = np.array([len(names) for names in self.categories], dtype=np.int64)
-        if (wrong := np.argwhere((self.codes < -1) | (self.codes >= n_known))).size:
-            image, covariate = wrong[0]
-            raise ValueError(
-                f"Codes lie between −1 and the number of categories less 1; image {image} has "
-                f"{self.codes[image, covariate]} of covariate {covariate}, which has {n_known[covariate]} categories."
-            )
+        check_codes(self.codes, self.categories)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -123,6 +117,23 @@ class Images:
         factor = height // size
         blocks = self.pixels.reshape(n, channels, size, factor, size, factor)
         return replace(self, pixels=np.rint(blocks.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8))
+
+
+def check_codes(codes: NDArray[np.int64], categories: Sequence[Sequence[str]]) -> None:
+    """Check that codes ``(n_obs, n_covariates)`` are numbers of categories, or −1 for unknown.
+
+    Raises
+    ------
+    ValueError
+        Naming the first image and covariate with another.
+    """
+    n_known = np.array([len(names) for names in categories], dtype=np.int64)
+    if (wrong := np.argwhere((codes < -1) | (codes >= n_known))).size:
+        image, covariate = wrong[0]
+        raise ValueError(
+            f"codes lie between −1 and {n_known.tolist()} less 1; got {codes.min()} to {codes.max()}: image {image} "
+            f"has {codes[image, covariate]} of covariate {covariate}."
+        )
 
 
 def read_images(path: str | Path, split: Split = "train", size: int | None = None) -> Images:

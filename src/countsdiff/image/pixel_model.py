@@ -20,7 +20,7 @@ from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import BirthRule, SamplerConfig, SamplerState, sample
 from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
-from countsdiff.image.data import LARGEST
+from countsdiff.image.data import LARGEST, check_codes
 from countsdiff.image.model import build_denoiser
 from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
 from countsdiff.nn import LinearEstimate
@@ -284,9 +284,7 @@ class PixelModel:
             codes = np.full((n, len(self.categories)), -1)
         if codes.shape != (n, len(self.categories)):
             raise ValueError(f"codes have the shape (n, n_covariates), {(n, len(self.categories))}; got {codes.shape}.")
-        n_known = np.array([len(names) for names in self.categories], dtype=np.int64)
-        if ((codes < -1) | (codes >= n_known)).any():
-            raise ValueError(f"codes lie between −1 and {n_known.tolist()} less 1; got {codes.min()} to {codes.max()}.")
+        check_codes(codes, self.categories)
         scale = self.config.jump_scale or 1.0
         for start in range(0, n, batch_size):
             rows = np.arange(start, start + batch_size)

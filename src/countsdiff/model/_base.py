@@ -36,7 +36,6 @@ logger = logging.getLogger("countsdiff")
 
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
-NO_MARKS = "adata.layers has no {!r}, which marked missing entries in training: no entry but NaN is taken for missing."
 _WITHOUT_COLUMN = " Add it, or take the model to these data with load_query_data: the column is then unknown."
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
@@ -108,7 +107,11 @@ class CellModel(BaseModelClass):
         """Warn of data without the layer of missing entries: their values, zeros perhaps, would pass for counts."""
         marks = self._setup_args().get("missing_layer")
         if marks is not None and isinstance(adata, AnnData) and marks not in adata.layers:
-            warnings.warn(NO_MARKS.format(marks), stacklevel=4)
+            warnings.warn(
+                f"adata.layers has no {marks!r}, which marked missing entries in training: no entry but NaN is taken "
+                "for missing.",
+                stacklevel=4,
+            )
 
     def _result_names(self, request: Request, key_added: str, missing: Any = None) -> list[str]:
         """Layers that results go to; the model must not read what it writes."""

@@ -112,24 +112,26 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
     """
     categorical, numbers = covariate_columns(setup)
     for key in categorical:
-        if key in adata.obs and adata.obs[key].isna().any():
+        if key not in adata.obs:
+            continue
+        values = adata.obs[key].unique()
+        if pd.isna(values).any():
             cell = adata.obs_names[np.flatnonzero(adata.obs[key].isna())[0]]
             raise ValueError(
                 f"adata.obs[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
                 "such cells out."
             )
-        if key in adata.obs and len({isinstance(value, str) for value in adata.obs[key].unique()}) > 1:
+        if len({isinstance(value, str) for value in values}) > 1:
             raise ValueError(
                 f"adata.obs[{key!r}] mixes text and numbers; make all of it text: adata.obs[{key!r}].astype(str)."
             )
-        if key in adata.obs:
-            try:
-                encode(np.asarray(adata.obs[key].unique()))
-            except TypeError as error:
-                raise ValueError(
-                    f"adata.obs[{key!r}] holds values that cannot be saved with a model, such as "
-                    f"{adata.obs[key].iloc[0]!r}; make them text: adata.obs[{key!r}].astype(str)."
-                ) from error
+        try:
+            encode(np.asarray(values))
+        except TypeError as error:
+            raise ValueError(
+                f"adata.obs[{key!r}] holds values that cannot be saved with a model, such as {values[0]!r}; make them "
+                f"text: adata.obs[{key!r}].astype(str)."
+            ) from error
     size_factor = setup.get("size_factor_key")
     for key in numbers:
         if key not in adata.obs:

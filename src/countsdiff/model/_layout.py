@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
+from numpy.typing import NDArray
 
 from countsdiff.counts import CellReader, as_row_access
 from countsdiff.layers import get_layer
@@ -41,7 +42,7 @@ class Layout(Protocol):
 class OneTable:
     """The table of an AnnData."""
 
-    var_names: list[str]
+    var_names: NDArray[np.str_]
 
     @property
     def sizes(self) -> list[int]:
@@ -50,7 +51,7 @@ class OneTable:
 
     def names(self, legacy_mudata_format: bool) -> Any:
         """See :class:`Layout`."""
-        return np.asarray(self.var_names)
+        return self.var_names
 
     def joined(self, data: AnnData, missing: Any) -> Any:
         """See :class:`Layout`."""

@@ -102,7 +102,10 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         ------
         ValueError
             If a setting is out of range, the loss is not a number, or the checkpoint is of other data or settings.
-            However a training ends that does not end well, the model is then what it was before.
+
+        Notes
+        -----
+        If training fails or is interrupted, the model is what it was before.
         """
         seed = check_seed(seed)
         _check_arguments(max_steps, batch_size, lr, weight_decay, share_hidden, validation_size, trainer_kwargs)
@@ -178,12 +181,12 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
     @contextmanager
     def _or_as_before(self) -> Iterator[None]:
         """Put the model back into its present state if anything fails, or somebody interrupts it."""
-        was_trained = self.is_trained_
+        was_trained, history = self.is_trained_, self.history_ and dict(self.history_)  # which scvi-tools adds to
         before = {name: value.clone() for name, value in self.module.state_dict().items()}
         try:
             yield
         except BaseException:
-            self.is_trained_ = was_trained
+            self.is_trained_, self.history_ = was_trained, history
             self.module.load_state_dict(before)
             self.module.eval()
             raise

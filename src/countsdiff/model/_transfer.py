@@ -95,6 +95,11 @@ class TransferableModel(CellModel):
         """
         reference = cls._reference(reference_model, accelerator, device)
         reference._check_if_trained(warn=False)
+        if adapt_means and reference.share_hidden_ == 1.0:
+            raise ValueError(
+                "The reference was trained with share_hidden=1, and has never predicted counts given others, which "
+                "adapting means takes; give adapt_means=False."
+            )
         prepare = cls.prepare_query_anndata if reference._modalities() is None else cls.prepare_query_mudata
         query = prepare(adata, reference)
         set_up = getattr(cls, reference.registry_["setup_method_name"])
@@ -106,11 +111,6 @@ class TransferableModel(CellModel):
         model.to_device(reference.device)
         model.module.eval()
         if adapt_means:
-            if reference.share_hidden_ == 1.0:
-                raise ValueError(
-                    "The reference was trained with share_hidden=1, and has never predicted counts given others, which "
-                    "adapting means takes; give adapt_means=False."
-                )
             # R² from pbmc3k to cite_pbmc10k, 1,000 genes: .780 by 100 cells, .819 by 250, .823 by 500, .827 by 2,000
             adapt(model.module, model._spread(np.arange(query.n_obs), at_least=500))
         model.starts_from_reference_ = model.is_trained_ = True
