@@ -6,15 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from countsdiff.core import (
+    BoundedHead,
+    Calibration,
+    Corrections,
     CountLaw,
     Denoiser,
     Evidence,
     FactorModel,
+    Head,
     Intensity,
     bregman_loss,
     negative_binomial_loss,
     noise,
 )
+from countsdiff.core.calibration import N_DRIFT
 from countsdiff.nn.gene_mlp import GeneMLP
 
 MEAN = torch.tensor([0.5, 2.0, 10.0, 0.01])
@@ -179,6 +184,35 @@ def test_noised_in_full_is_as_good_as_known(head, make_context):
     torch.testing.assert_close(known.shape, noised.shape, rtol=0, atol=0)
 
 
+class Remembering(Head):
+    """Answers with twice the base rate, and remembers what it was given."""
+
+    def forward(self, shift, shape_shift, entries, calibration):
+        self.seen = shift, shape_shift, entries
+        return Intensity(2.0 * entries.base)
+
+
+def test_a_head_of_one_s_own_is_given_what_is_known_and_kept_steady(make_context):
+    known = torch.tensor([[True, False, False, False]])
+    noised = torch.tensor([[False, True, True, False]])
+    context = make_context(1, 4, counts=torch.tensor([[2.0, 0.0, 0.0, 0.0]]), known=known, noised=noised)
+    x_t, calibration = torch.tensor([[0.0, 3.0, 0.0, 0.0]]), Calibration()
+    calibration.set(Corrections(slope=0.5, drift=[1.5] * N_DRIFT))
+    denoiser = Denoiser(Constant(0.8, 0.3), MEAN, DISPERSION, Remembering(), calibration=calibration).eval()
+    intensity = denoiser(x_t, at(0.25), context)
+    shift, shape_shift, entries = denoiser.head.seen
+    torch.testing.assert_close(shift, torch.full((1, 4), 0.8 * (0.5 + 0.5 * 0.25)))
+    torch.testing.assert_close(shape_shift, torch.full((1, 4), 6.0 * math.tanh(0.3 / 6.0)))
+    counts, exposure = torch.tensor([[2.0, 3.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.25, 0.25, 0.0]])
+    torch.testing.assert_close(entries.counts, counts)
+    torch.testing.assert_close(entries.exposure, exposure)
+    torch.testing.assert_close(entries.base, size_factor(counts, exposure) * MEAN)
+    alone = entries.base * (DISPERSION + counts) / (DISPERSION + exposure * entries.base)
+    torch.testing.assert_close(entries.start(), alone)
+    torch.testing.assert_close(intensity.mean, 1.5 * 2.0 * entries.base)
+    assert intensity.shape is None
+
+
 def test_unknown_head_is_an_error():
     with pytest.raises(ValueError, match="Unknown head 'poisson'"):
         Denoiser(Constant(), MEAN, DISPERSION, "poisson")
@@ -227,7 +261,7 @@ def test_each_loss_trains_its_own_weights(make_context):
 
 
 def bounded(shift: float = 0.0) -> Denoiser:
-    return Denoiser(Constant(shift), MEAN, DISPERSION, "bounded", ceiling=12.0, size_factors=False)
+    return Denoiser(Constant(shift), MEAN, DISPERSION, BoundedHead(12.0), size_factors=False)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.8])
@@ -255,7 +289,7 @@ def test_bounded_head_leaves_no_count_above_the_ceiling(shift, make_context):
 def test_slope_belongs_to_imputation_and_not_to_training(head, make_context):
     def mean(shift, slope=1.0, p=0.0, training=False):
         denoiser = Denoiser(Constant(shift), MEAN, DISPERSION, head).train(training)
-        denoiser.slope.fill_(slope)
+        denoiser.calibration.slope.fill_(slope)
         return denoiser(ZERO_COUNTS, at(p), make_context(1, 4)).mean
 
     torch.testing.assert_close(mean(0.8, slope=0.5), mean(0.4))
@@ -272,9 +306,9 @@ def test_slope_belongs_to_imputation_and_not_to_training(head, make_context):
 def test_few_counts_of_a_variable_leave_little_to_trust(head, make_context):
     shrinkage, reliability = torch.tensor([2.0, 1.0, 1.0, 0.5]), torch.tensor([1.0, 0.5, 0.0, 1.0])
 
-    def mean(p, shift=0.8, training=False, calibrated=1.0, **kwargs):
-        denoiser = Denoiser(Constant(shift), MEAN, DISPERSION, head, **kwargs).train(training)
-        denoiser.calibrated.fill_(calibrated)
+    def mean(p, shift=0.8, training=False, calibrated=1.0, **trust):
+        denoiser = Denoiser(Constant(shift), MEAN, DISPERSION, head, calibration=Calibration(**trust)).train(training)
+        denoiser.calibration.calibrated.fill_(calibrated)
         return denoiser(ZERO_COUNTS, at(p), make_context(1, 4)).mean[0]
 
     trusting = {"shrinkage": shrinkage, "reliability": reliability}

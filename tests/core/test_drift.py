@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from countsdiff.core import Denoiser, Intensity, RowGenerator
-from countsdiff.core.calibration import fit_drift
-from countsdiff.core.denoiser import N_DRIFT
+from countsdiff.core.calibration import N_DRIFT
+from countsdiff.core.fits import fit_drift
 
 N_OBS, N_STEPS = 20_000, 10
 
@@ -52,6 +52,6 @@ def test_the_denoiser_interpolates_its_factors(make_context):
     context, x = make_context(4, 2), torch.zeros(4, 2)
     p = torch.tensor([[0.0], [0.05], [0.9], [1.0]])
     plain = denoiser(x, p, context).mean
-    denoiser.drift[:-1] = 1.0 - torch.arange(N_DRIFT) / N_DRIFT
+    denoiser.calibration.drift[:-1] = 1.0 - torch.arange(N_DRIFT) / N_DRIFT
     expected = torch.tensor([[1.0], [0.95], [0.1], [1.0]])
     torch.testing.assert_close(denoiser(x, p, context).mean, expected * plain)

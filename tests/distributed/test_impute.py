@@ -122,7 +122,7 @@ def test_what_was_written_anew_is_read_anew(folder, tmp_path):
     adata.write_h5ad(store)
     model = CountsDiffImputer.load(model_dir, adata=False)
     with torch.no_grad():
-        model.module.averaged.module.level.fill_(0.5)
+        model.module.averaged.module.calibration.level.fill_(0.5)
     model.save(model_dir, overwrite=True)
     imputed = read(distributed.impute(store, model_dir, out=tmp_path / "b.h5ad")).layers["imputed"]
     np.testing.assert_array_equal(dense(imputed), model.impute(adata, inplace=False))

@@ -60,8 +60,6 @@ def data_dir() -> Path:
 class Oracle(nn.Module):
     """Knows the only image there is: λ = (x_0 − x_t) / (1 − p)."""
 
-    ceiling = 255.0
-
     def __init__(self, truth: np.ndarray):
         super().__init__()
         self.register_buffer("mean", torch.from_numpy(truth.reshape(1, -1)).float())

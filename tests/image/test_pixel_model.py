@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from countsdiff.core import Intensity
@@ -77,8 +78,6 @@ def test_known_pixels_come_back_and_hidden_ones_are_not_looked_at(model, images)
 
 class Greedy(nn.Module):
     """Promises more photons than a pixel holds."""
-
-    ceiling = 255.0
 
     def __init__(self):
         super().__init__()
@@ -157,6 +156,18 @@ def test_photons_are_not_the_numbers_that_jump_draws_from_them(model, images):
 def test_weights_come_back_from_safetensors(model, tmp_path):
     model.save(tmp_path)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = PixelModel.load(tmp_path)
+    np.testing.assert_array_equal(loaded.sample(2, batch_size=2), model.sample(2, batch_size=2))
+
+
+def test_weights_of_a_denoiser_in_one_piece_are_read(model, tmp_path):
+    # saved before heads and calibration were modules of their own
+    model.save(tmp_path)
+    weights = {
+        name.replace("calibration.", ""): value for name, value in load_file(tmp_path / "model.safetensors").items()
+    }
+    assert "level" in weights
+    save_file(weights, tmp_path / "model.safetensors")
     loaded = PixelModel.load(tmp_path)
     np.testing.assert_array_equal(loaded.sample(2, batch_size=2), model.sample(2, batch_size=2))
 

@@ -12,7 +12,7 @@ import pytest
 import scvi
 
 from countsdiff import CountsDiffImputer
-from countsdiff.core import get_schedule
+from countsdiff.core import RateHead, get_schedule
 from countsdiff.model_files import ModelFileError
 
 
@@ -274,6 +274,12 @@ model.save({str(saved)!r}, overwrite=True)
         with pytest.raises(ValueError, match=f"The model's {part} is not '.*', which it was made with"):
             model.save(tmp_path / "model")
         assert not list(tmp_path.iterdir())
+
+    def test_a_head_of_one_s_own_is_not_saved(self, make_adata, train, tmp_path):
+        model = train(make_adata(), max_steps=2)
+        model.module.denoiser.head = RateHead()
+        with pytest.raises(ValueError, match="The model's head is not 'gamma', which it was made with"):
+            model.save(tmp_path / "model")
 
     def test_weights_that_are_no_numbers_are_not_saved(self, make_adata, train, tmp_path):
         model = train(make_adata(), max_steps=2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from countsdiff.core import Context, Denoiser, Intensity
+from countsdiff.core.heads import get_head
 from countsdiff.nn import LinearEstimate
 
 N_VARS = 6
@@ -120,10 +121,8 @@ class Nothing(torch.nn.Module):
 
 @pytest.mark.parametrize("head", ["bounded", "x0"])
 def test_an_untrained_denoiser_answers_with_the_estimate(counts, estimate, head):
-    ceiling = 255.0 if head == "bounded" else float("inf")
-    denoiser = Denoiser(
-        Nothing(), estimate.mean, torch.ones(N_VARS), head, ceiling=ceiling, size_factors=False, estimate=estimate
-    )
+    last = get_head(head, N_VARS, ceiling=255.0)
+    denoiser = Denoiser(Nothing(), estimate.mean, torch.ones(N_VARS), last, size_factors=False, estimate=estimate)
     known = torch.tensor([[True, False, True, False, False, True]]).expand(2, -1)
     context = Context(counts[:2] * known, known, ~known, torch.empty(2, 0, dtype=torch.int64), torch.empty(2, 0))
     x_t = (0.3 * counts[:2] * ~known).round()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from countsdiff.core import Backbone, Context, Denoiser, Evidence
+from countsdiff.core import Backbone, BoundedHead, Context, Denoiser, Evidence
 from countsdiff.nn import UNet
 from countsdiff.nn.unet import noise_time
 
@@ -112,7 +112,7 @@ def test_weights_have_their_channels_last():
 def test_counts_keep_float32_under_autocast():
     # an untrained network adds nothing in any precision: intensities must come out the same to the last bit
     network = untrained().eval()
-    denoiser = Denoiser(network, torch.full((N_VARS,), 120.3), torch.full((N_VARS,), 3.7), "bounded", ceiling=255.0)
+    denoiser = Denoiser(network, torch.full((N_VARS,), 120.3), torch.full((N_VARS,), 3.7), BoundedHead(255.0))
     counts = torch.arange(4 * N_VARS, dtype=torch.float32).view(4, N_VARS) % 256
     everything = torch.ones(4, N_VARS, dtype=torch.bool)
     context = Context(

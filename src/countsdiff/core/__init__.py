@@ -4,11 +4,13 @@ Convention, everywhere: t = 0 is data, t = 1 is the empty state, p(t) the share 
 float32 tensors that hold whole numbers. Nothing here knows of AnnData, scvi-tools or Lightning.
 """
 
+from countsdiff.core.calibration import Calibration, Corrections
 from countsdiff.core.count_law import CountLaw
 from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.factors import FactorModel
 from countsdiff.core.guidance import ClassifierFreeGuidance, Guidance
+from countsdiff.core.heads import BoundedHead, Entries, GammaHead, Head, RateHead, X0Head
 from countsdiff.core.interfaces import Backbone, Context, Evidence, Intensity
 from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import TimeSampler, bregman_loss, get_weight, negative_binomial_loss
@@ -31,22 +33,29 @@ from countsdiff.core.schedule import (
 __all__ = [
     "Backbone",
     "BlackoutSchedule",
+    "BoundedHead",
+    "Calibration",
     "ClassifierFreeGuidance",
     "Context",
+    "Corrections",
     "CosineSchedule",
     "CountLaw",
     "CustomSchedule",
     "Denoiser",
+    "Entries",
     "Evidence",
     "ExponentialMovingAverage",
     "FactorModel",
+    "GammaHead",
     "Guidance",
+    "Head",
     "Intensity",
     "JumpSchedule",
     "LinearSchedule",
     "LogitLinearSchedule",
     "NoisedCounts",
     "PoissonRandomisation",
+    "RateHead",
     "RepaintConfig",
     "RowGenerator",
     "SamplerConfig",
@@ -54,6 +63,7 @@ __all__ = [
     "ScheduleValue",
     "SurvivalSchedule",
     "TimeSampler",
+    "X0Head",
     "bregman_loss",
     "bridge",
     "get_schedule",

@@ -1,14 +1,16 @@
 """What to train and how, as one value that is written beside the weights; named ones lie in ``configs``."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from countsdiff.core.denoiser import HeadName
+from countsdiff.core.heads import HeadName
 from countsdiff.core.sampler import AttritionKind, BirthRule
 from countsdiff.core.schedule import Spacing
+from countsdiff.image.data import LARGEST
 from countsdiff.model_files import check_type
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -113,6 +115,11 @@ class ImageConfig:
         for name in ("n_steps", "batch_size", "sample_steps", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+    @property
+    def ceiling(self) -> float:
+        """Largest count there can be: none where intensities are counted at random (`jump_scale`)."""
+        return LARGEST if self.jump_scale is None else math.inf
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "ImageConfig":

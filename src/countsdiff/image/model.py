@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.heads import get_head
 from countsdiff.core.interfaces import Context
 from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss
@@ -186,13 +187,12 @@ def build_denoiser(
         estimate=estimate is not None,
     )
     area = shape[1] * shape[2]
-    scale, ceiling = (1.0, LARGEST) if config.jump_scale is None else (config.jump_scale, float("inf"))
+    mean = (config.jump_scale or 1.0) * mean.repeat_interleave(area)
     return Denoiser(
         network,
-        scale * mean.repeat_interleave(area),
+        mean,
         dispersion.repeat_interleave(area),
-        config.head,
-        ceiling=ceiling,
+        get_head(config.head, len(mean), config.ceiling),
         size_factors=False,
         estimate=estimate,
     )

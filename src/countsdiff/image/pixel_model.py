@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from countsdiff.core.denoiser import Denoiser
+from countsdiff.core.denoiser import Denoiser, with_current_names
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.random import RowGenerator
@@ -91,7 +91,7 @@ class PixelModel:
             if config.linear:
                 estimate = LinearEstimate.unfitted(math.prod(shape))
             denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones, estimate)
-        state = read_weights(folder / _WEIGHTS)
+        state = with_current_names(read_weights(folder / _WEIGHTS))
         check_weights(state, denoiser, folder / _WEIGHTS)
         denoiser.load_state_dict(state)
         return cls(denoiser.to(device).eval(), config, shape, categories)
@@ -267,7 +267,7 @@ class PixelModel:
             with torch.autocast(device_type, torch.bfloat16, enabled=mixed):
                 return self.denoiser(x_t, p, context)
 
-        return _below(guidance.wrap(predict), self.denoiser.ceiling), config
+        return _below(guidance.wrap(predict), self.config.ceiling), config
 
     def _batches(
         self,

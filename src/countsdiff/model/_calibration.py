@@ -1,14 +1,14 @@
-"""Predictive laws and samples set right on the cells of the data, see :mod:`countsdiff.core.calibration`."""
+"""Predictive laws and samples set right on the cells of the data, see :mod:`countsdiff.core.fits`."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from countsdiff.core.calibration import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
-from countsdiff.core.denoiser import N_DRIFT
+from countsdiff.core.calibration import N_DRIFT, Corrections
+from countsdiff.core.fits import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
 from countsdiff.core.interfaces import Context
 from countsdiff.core.masks import as_numbers
 from countsdiff.core.random import RowGenerator
@@ -61,17 +61,17 @@ def calibrate(
     of_known = _KNOWN_LEVEL * trust
     level = known.level() ** of_known * unknown.level(_LEVEL_SPREAD) ** (1.0 - of_known)
     if slope != 1.0:
-        module.set_calibration(slope=slope)
+        module.set_calibration(Corrections(slope=slope))
         total = unknown.total()
         known, unknown = (_predictions(module, cells, seed, share_hidden) for cells in (trained, held_out))
         level *= total / unknown.total()  # which the slope is not to change
-    laws = level, *_fit_shapes(known, unknown, _KNOWN_SHAPES * trust)
-    module.set_calibration(*laws, slope=slope)
+    found = Corrections(level, slope, *_fit_shapes(known, unknown, _KNOWN_SHAPES * trust))
+    module.set_calibration(found)
     generator = torch.Generator(module.device).manual_seed(seed)
     contexts = [_as_imputed(module, tensors, generator, share_hidden) for tensors in trained]
     streams = [RowGenerator(seed, torch.arange(len(c.counts), device=module.device), i) for i, c in enumerate(contexts)]
     drift = fit_drift(module.averaged.module, contexts, streams, N_DRIFT)
-    module.set_calibration(*laws, drift, slope)
+    module.set_calibration(replace(found, drift=drift))
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ class _Predictions:
         return len(self.counts)
 
     def level(self, spread: float = math.inf) -> float:
-        """See :func:`~countsdiff.core.calibration.fit_level`."""
+        """See :func:`~countsdiff.core.fits.fit_level`."""
         return fit_level(self.counts, self.mean, spread)
 
     def total(self) -> float:
@@ -174,7 +174,7 @@ def _predictions(
             for result, values in results:
                 if values is not None:
                     result.append(values[asked].cpu())
-    has_shapes = module.denoiser.head == "gamma"
+    has_shapes = len(shapes) == len(means)
     return _Predictions(
         torch.cat(counted), torch.cat(means), torch.cat(bases), torch.cat(shapes) if has_shapes else None
     )

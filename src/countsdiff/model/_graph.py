@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from countsdiff.core.denoiser import Denoiser
+from countsdiff.core.heads import GammaHead, RateHead, X0Head
 from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._noised import NoisedCells
 from countsdiff.nn import GeneMLP, GeneTransformer
@@ -17,7 +18,11 @@ _RECENT = TorchVersion(torch.__version__) >= "2.11"  # earlier versions of torch
 def can_be_captured(module: CountsDiffModule) -> bool:
     """Whether a GPU runs the same kernels for all cells: what others add may decide by what it sees, or wait for it."""
     denoiser = module.denoiser
-    built_in = type(denoiser) is Denoiser and type(denoiser.backbone) in (GeneMLP, GeneTransformer)
+    built_in = (
+        type(denoiser) is Denoiser
+        and type(denoiser.backbone) in (GeneMLP, GeneTransformer)
+        and type(denoiser.head) in (GammaHead, RateHead, X0Head)
+    )
     return _RECENT and built_in and denoiser.mean.device.type == "cuda"
 
 

@@ -10,7 +10,7 @@ from mudata import MuData
 from scvi import REGISTRY_KEYS
 
 from countsdiff.arguments import check_seed, check_whole
-from countsdiff.core.denoiser import HeadName
+from countsdiff.core.heads import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
 from countsdiff.model._data import check_is_data

@@ -1,6 +1,5 @@
 """The torch module between scvi-tools' minibatches and the core."""
 
-import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
@@ -9,8 +8,10 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass
 from torch import Tensor
 
-from countsdiff.core.denoiser import N_DRIFT, Denoiser, HeadName
+from countsdiff.core.calibration import UNCORRECTED, Calibration, Corrections
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
+from countsdiff.core.heads import HeadName
 from countsdiff.core.interfaces import Context, Intensity
 from countsdiff.core.loss import TimeSampler, bregman_loss, negative_binomial_loss
 from countsdiff.core.masks import as_numbers, only
@@ -109,8 +110,7 @@ class CountsDiffModule(BaseModuleClass):
             head,
             group_sizes,
             factors=statistics.factors,
-            shrinkage=statistics.shrinkage,
-            reliability=statistics.reliability,
+            calibration=Calibration(statistics.shrinkage, statistics.reliability),
         )
         self.averaged = ExponentialMovingAverage(self.denoiser, ema_decay)
         self.times = TimeSampler(get_schedule(schedule), weight, spacing)
@@ -243,24 +243,10 @@ class CountsDiffModule(BaseModuleClass):
             # the last ones hide, to be as many, some that were predicted before
             yield self.averaged.module(torch.zeros_like(counts), empty, context), hidden & (fold >= first), context
 
-    def set_calibration(
-        self,
-        level: float = 1.0,
-        sharpness: float = 1.0,
-        tail: float = math.inf,
-        drift: Sequence[float] = (1.0,) * N_DRIFT,
-        slope: float = 1.0,
-        *,
-        calibrated: bool = True,
-    ) -> None:
-        """Store what :func:`~countsdiff.model._calibration.calibrate` finds."""
+    def set_calibration(self, corrections: Corrections = UNCORRECTED, *, calibrated: bool = True) -> None:
+        """Store what :func:`~countsdiff.model._calibration.calibrate` finds, see :meth:`Calibration.set`."""
         for denoiser in (self.denoiser, self.averaged.module):
-            denoiser.calibrated.fill_(float(calibrated))
-            denoiser.level.fill_(level)
-            denoiser.slope.fill_(slope)
-            denoiser.sharpness.fill_(sharpness)
-            denoiser.tail.fill_(tail)
-            denoiser.drift[:-1] = torch.tensor(drift)  # at p = 1 nothing is left to be born
+            denoiser.calibration.set(corrections, calibrated=calibrated)
 
     def set_means(self, mean: Tensor) -> None:
         """Mean counts at size factor 1 of other data, shape ``(n_input,)``."""
@@ -270,7 +256,7 @@ class CountsDiffModule(BaseModuleClass):
     def raise_level(self, factor: float) -> None:
         """Multiply all predictions."""
         for denoiser in (self.denoiser, self.averaged.module):
-            denoiser.level.mul_(factor)
+            denoiser.calibration.level.mul_(factor)
 
     def observed(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Counts, 0 where missing, and which are not missing; both ``(n_obs, n_vars)``."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from countsdiff.core.denoiser import with_current_names
 from countsdiff.model._data import KEYS, covariate_columns
 from countsdiff.model._statistics import GeneStatistics
 from countsdiff.model_files import FormatVersion, check_type
@@ -18,19 +19,22 @@ from countsdiff.model_files import FormatVersion, check_type
 _MIGRATIONS = {
     **dict.fromkeys((1, 2, 3), lambda content: content),  # what changed were weights, see with_later_weights
     4: lambda content: {"learned_from_data": True, "share_hidden": None} | content,
+    5: lambda content: content,  # names of weights
 }
-FORMAT = FormatVersion("countsdiff model", current=5, migrations=_MIGRATIONS)
+FORMAT = FormatVersion("countsdiff model", current=6, migrations=_MIGRATIONS)
 
 
 def with_later_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a model of any version with those that later versions added, at which it predicts as it did."""
     networks = ("denoiser", "averaged.module")
-    state = {f"{name}.slope": torch.tensor(1.0) for name in networks} | state  # of version 2
+    for name in networks:
+        state = with_current_names(state, f"{name}.")  # of version 6
+    state = {f"{name}.calibration.slope": torch.tensor(1.0) for name in networks} | state  # of version 2
     for name in networks:
         if (mean := state.get(f"{name}.mean")) is not None:  # of version 4
             later = {"shrinkage": torch.ones_like(mean), "reliability": torch.ones_like(mean)}
             later["calibrated"] = torch.tensor(1.0)
-            state = {f"{name}.{key}": value for key, value in later.items()} | state
+            state = {f"{name}.calibration.{key}": value for key, value in later.items()} | state
     if not any(".factors." in key for key in state):  # of version 3
         for name in networks:
             state |= _without_factors(name, state)

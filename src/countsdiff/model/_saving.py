@@ -16,6 +16,7 @@ from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 
 from countsdiff.core.denoiser import Denoiser
+from countsdiff.core.heads import head_class
 from countsdiff.core.loss import get_weight
 from countsdiff.core.schedule import get_schedule
 from countsdiff.counts import align_genes
@@ -117,7 +118,7 @@ class SavedModel(CellModel):
             "schedule": torch.equal(times.schedule(grid).p, get_schedule(named["schedule"])(grid).p),
             "weight": get_weight(times.weight) is get_weight(named["weight"]),
             "spacing": times.spacing == named["spacing"],
-            "head": type(denoiser) is Denoiser and denoiser.head == named["head"],
+            "head": type(denoiser) is Denoiser and type(denoiser.head) is head_class(named["head"]),
             "backbone": type(denoiser.backbone) is backbone_class(named["backbone"]),
         }
         if others := [name for name, is_same in same.items() if not is_same]:

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from countsdiff.core.calibration import fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
-from countsdiff.core.denoiser import multiplier
+from countsdiff.core.fits import fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
+from countsdiff.core.heads import multiplier
 
 
 def test_finds_the_tail_that_was_there(generator):
