@@ -125,6 +125,27 @@ def stored_values(block) -> np.ndarray:
     return block.data if sparse.issparse(block) else np.asarray(block)
 
 
+def by_position(matrix: Any, adata: AnnData) -> Any:
+    """A layer by its name, or a matrix, whose rows can be read; of a data frame those of the cells and genes.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If a data frame lacks a cell or a gene.
+    """
+    if isinstance(matrix, str):
+        return as_row_access(get_layer(adata, matrix))
+    if isinstance(matrix, pd.DataFrame):
+        for own, names, what in ((matrix.index, adata.obs_names, "cell"), (matrix.columns, adata.var_names, "gene")):
+            absent = names.difference(own)
+            if len(absent):
+                raise ValueError(f"The data frame lacks the {what} {absent[0]!r}.")
+        matrix = matrix.loc[adata.obs_names, adata.var_names]
+    return as_row_access(matrix) if sparse.issparse(matrix) or is_on_disk(matrix) else np.asarray(matrix)
+
+
 def as_row_access(matrix):
     """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
     matrix = matrix.to_memory() if isinstance(matrix, CSCDataset) else matrix

@@ -1,6 +1,6 @@
 """What an AnnData has by name: ``X`` and the layers, and the columns of ``obs``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from anndata import AnnData
@@ -105,8 +105,12 @@ def require_columns(adata: AnnData, keys: Iterable[str | None], remedy: str = ""
     ------
     KeyError
         Naming the column that is absent, and those there are, and the `remedy` if there is one.
+    TypeError
+        If a name is a list, say.
     """
     for key in keys:
+        if not isinstance(key, Hashable):
+            raise TypeError(f"A column of adata.obs is given by its name; got {key!r}.")
         if key is not None and key not in adata.obs:
             there = list(adata.obs.columns) or "none"
             raise KeyError(f"adata.obs has no column {key!r}; it has {there}.{remedy}")

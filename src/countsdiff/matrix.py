@@ -8,7 +8,15 @@ from scipy import sparse
 
 
 def to_dense(matrix: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """Return a matrix, sparse or not, as an array; the same one where it is an array of that type already."""
+    """Return a matrix, sparse or not, as an array; the same one where it is an array of that type already.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array, whose marks would be lost.
+    """
+    if isinstance(matrix, np.ma.MaskedArray):
+        raise TypeError("a numpy masked array is not taken, as its marks would be lost; give .filled(numpy.nan)")
     return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=dtype)
 
 

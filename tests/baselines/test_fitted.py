@@ -10,6 +10,7 @@ from countsdiff.baselines import (
     GAIN,
     MAGIC,
     SCVI,
+    FittedRounder,
     FittedSampler,
     ForestDiffusion,
     GaussianDiffusion,
@@ -20,6 +21,7 @@ from countsdiff.baselines import (
     ReMDM,
     SizeFactorMean,
 )
+from countsdiff.baselines._base import median_of_draws
 from countsdiff.pp import mcar
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected zero distance")  # six genes: some cells are alike
@@ -193,3 +195,28 @@ def test_no_steps_are_no_training(halves, rival):
     counts, hidden, _ = halves[0]
     with pytest.raises(ValueError, match="n_steps is a whole number, at least 1; got 0"):
         rival(n_steps=0).fit(counts, hidden)
+
+
+@pytest.mark.parametrize("imputer", TRAINED, ids=name)
+def test_who_knows_a_law_gives_whole_numbers_of_it(imputer, halves):
+    needs(imputer)
+    (counts, hidden, kinds), (others, masked, their_kinds) = halves
+    fitted = imputer.fit(counts, hidden, labels=kinds, seed=2)
+    assert isinstance(fitted, FittedRounder) == isinstance(fitted, FittedSampler)
+    if isinstance(fitted, FittedRounder):
+        whole = fitted.impute_whole(others, masked, labels=their_kinds)
+        assert whole.dtype == np.float32
+        np.testing.assert_array_equal(whole, np.rint(whole))
+        np.testing.assert_array_equal(whole, fitted.impute_whole(others, masked, labels=their_kinds))
+        # a median: no draw in two is above it, none below; up to the noise of 400 draws
+        draws = fitted.sample(others, masked, 400, labels=their_kinds, seed=1)[:, masked]
+        if imputer.name in ("nb_autoencoder", "scvi"):  # draws of the others are on paths, the law is of one pass
+            above, below = (draws > whole[masked]).mean(0), (draws < whole[masked]).mean(0)
+            allowed = 0.6 if imputer.name == "nb_autoencoder" else 1.0  # scVI's is the median of two draws here
+            assert max(above.max(), below.max()) <= allowed
+
+
+def test_median_of_draws():
+    draws = np.array([[[3.0, 1.0]], [[0.0, 1.0]], [[9.0, 2.0]]], dtype=np.float32)
+    np.testing.assert_array_equal(median_of_draws(draws), [[3.0, 1.0]])
+    np.testing.assert_array_equal(median_of_draws(draws[:2]), [[0.0, 1.0]])

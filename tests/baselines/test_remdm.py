@@ -69,3 +69,9 @@ def test_large_counts_can_be_drawn():
     draws = fitted.sample(counts, np.ones(counts.shape, dtype=bool), 1)[0]
     np.testing.assert_allclose(draws.mean(0), counts.mean(0), rtol=0.1)
     assert draws.max() > 300
+
+
+def test_medians_over_tokens():
+    vocabulary = Vocabulary(np.array([0, 0, 1, 2, 2, 3], dtype=np.float32))
+    law = torch.tensor([[0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 1.0]])
+    assert vocabulary.median(law).tolist() == [0.0, 2.0, 3.0]

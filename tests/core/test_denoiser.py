@@ -349,5 +349,5 @@ def test_without_size_factors_depth_says_nothing(make_context):
 
 
 def test_bounded_head_needs_a_ceiling():
-    with pytest.raises(ValueError, match="'bounded' needs the largest count"):
-        Denoiser(Constant(), MEAN, DISPERSION, "bounded")
+    with pytest.raises(ValueError, match="needs the largest count there can be, a finite ceiling; got inf"):
+        BoundedHead(math.inf)

@@ -148,7 +148,7 @@ def test_photons_that_were_counted_stay(model, images):
 
 
 def test_photons_are_not_the_numbers_that_jump_draws_from_them(model, images):
-    jump = replace(model, config=model.config.with_options(jump_scale=0.5))
+    jump = replace(model, config=model.config.with_options(head="x0", jump_scale=0.5))
     with pytest.raises(ValueError, match="counts 0.5 for a photon"):
         jump.denoise(images.pixels[:2], 0.5)
 

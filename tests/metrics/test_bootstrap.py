@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse, stats
 
@@ -70,3 +71,10 @@ def test_refuses():
         bootstrap_interval(rmse, x, x[1:])
     with pytest.raises(ValueError, match=r"\[0\] rows"):
         bootstrap_interval(np.mean, x[:0])
+
+
+def test_lists_and_data_frames_are_rows_of_cells():
+    values = np.arange(12.0).reshape(6, 2)
+    expected = bootstrap_interval(np.mean, values, seed=1)
+    assert bootstrap_interval(np.mean, values.tolist(), seed=1) == expected
+    assert bootstrap_interval(np.mean, pd.DataFrame(values), seed=1) == expected

@@ -118,3 +118,8 @@ def test_open_problems_mse_refuses():
         open_problems_mse(np.ones((2, 2)), -np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"\(0, 2\)"):
         open_problems_mse(np.ones((0, 2)), np.ones((0, 2)))
+
+
+def test_of_what_is_no_number_zeros_are_not_known():
+    assert np.isnan(zero_fraction_error([0.0, np.nan], [0.0, 0.0]))
+    assert np.isnan(zero_fraction_error([0.0, 0.0], [np.nan, 0.0]))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import sparse
 
 from countsdiff.metrics import open_problems_poisson
 
@@ -20,3 +21,9 @@ def test_predicting_nothing_beats_the_truth():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(1, 2\) and \(2, 1\)"):
         open_problems_poisson(np.ones((1, 2)), np.ones((2, 1)))
+
+
+def test_sparse_matrices_are_as_good():
+    test, denoised = np.array([[0.0, 2.0], [1.0, 0.0]]), np.array([[0.5, 1.0], [0.0, 0.3]])
+    expected = open_problems_poisson(test, denoised)
+    assert open_problems_poisson(sparse.csr_matrix(test), sparse.csr_matrix(denoised)) == expected

@@ -173,3 +173,20 @@ def test_sparse_matrices_are_no_entries_and_nothing_hidden_is_said():
     for kind in (sparse.csr_matrix, np.asarray):
         with pytest.raises(ValueError, match="nothing to score"):
             evaluate(kind(np.eye(3)), kind(np.eye(3)), np.zeros((3, 3), dtype=bool))
+
+
+def test_data_frames_have_to_be_in_one_order():
+    truth = pd.DataFrame(np.arange(6.0).reshape(2, 3), ["c0", "c1"], ["g0", "g1", "g2"])
+    hidden = np.ones((2, 3), dtype=bool)
+    assert evaluate(truth, truth.copy(), hidden)["rmse"] == 0.0
+    for other in (truth.iloc[::-1], truth.iloc[:, ::-1]):
+        with pytest.raises(ValueError, match="truth and prediction have other cells or genes, or another order"):
+            evaluate(truth, other, hidden)
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_array([1.0, 2.0, 100.0], [0, 0, 1])
+    with pytest.raises(TypeError, match="masked array"):
+        rmse(masked, [1.0, 2.0, 0.0])
+    with pytest.raises(TypeError, match="masked array"):
+        evaluate(masked[None], masked[None], np.ones((1, 3), dtype=bool))

@@ -70,3 +70,11 @@ def test_coverage_with_half_of_a_sample_missing():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         pool_imputations(*arguments)
+
+
+def test_what_is_no_number_stays_none():
+    pooled = pool_imputations([[np.nan, 1.0], [1.0, 2.0]], [[1.0, np.nan], [1.0, 1.0]], 5)
+    for values in (pooled.variance, pooled.missing_information, pooled.df, pooled.p_value):
+        assert np.isnan(values).all()
+    with pytest.raises(ValueError, match=r"df has shape \(3,\), an estimate \(2,\)"):
+        pool_imputations([[1.0, 1.0], [1.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]], [1, 2, 3])

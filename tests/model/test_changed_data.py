@@ -56,3 +56,78 @@ def test_copies_of_registered_data_are_registered_as_they_are(make_adata, tmp_pa
     view = adata[:50]
     assert CountsDiffImputer(view)._setup_args()["labels_key"] == "kind"
     assert not view.is_view
+
+
+def briefly(model, max_steps=40):
+    model.train(max_steps, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+def test_models_of_one_object_learn_from_their_own_covariates(make_adata):
+    alone = make_adata()
+    CountsDiffImputer.setup_anndata(alone, batch_key="kind")
+    expected = briefly(CountsDiffImputer(alone)).denoise(inplace=False)
+    adata = make_adata()
+    CountsDiffImputer.setup_anndata(adata, batch_key="kind")
+    first = CountsDiffImputer(adata)
+    CountsDiffImputer.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])
+    second = CountsDiffImputer(adata)
+    np.testing.assert_array_equal(briefly(first).denoise(inplace=False), expected)
+    again = make_adata()
+    CountsDiffImputer.setup_anndata(again, batch_key="batch", continuous_covariate_keys=["age"])
+    expected = briefly(CountsDiffImputer(again)).denoise(inplace=False)
+    np.testing.assert_array_equal(briefly(second).denoise(inplace=False), expected)
+
+
+@pytest.mark.parametrize("column", ["kind", "batch", "age"])
+def test_covariates_are_read_as_they_are(make_adata, train, column):
+    adata = make_adata()
+    setup = {"labels_key": "kind", "categorical_covariate_keys": ["batch"], "continuous_covariate_keys": ["age"]}
+    model = train(adata, **setup)
+    before = model.denoise(inplace=False)
+    adata.obs[column] = adata.obs[column].to_numpy()[::-1]
+    after = model.denoise(inplace=False)
+    assert (after != before).any()
+    np.testing.assert_array_equal(after, model.denoise(adata.copy(), inplace=False))
+    adata.obs[column] = before[:, 0] if column == "age" else "new"
+    if column != "age":
+        for verb in (model.denoise, lambda: model.train(1)):
+            with pytest.raises(ValueError, match=rf"obs\['{column}'\] has 'new', which the model was not trained on"):
+                verb()
+
+
+def test_what_changes_between_set_up_and_model_is_registered_anew(make_adata):
+    adata = make_adata()
+    CountsDiffImputer.setup_anndata(adata, labels_key="kind")
+    older = CountsDiffImputer(adata)
+    adata.obs["kind"] = np.where(adata.obs["kind"] == "a", "b", "c")
+    newer = CountsDiffImputer(adata)
+    known = [list(m._state("labels")["categorical_mapping"]) for m in (older, newer)]
+    assert known == [["a", "b"], ["b", "c"]]
+    assert set(briefly(newer, 2).design_["kind"]) == {"b", "c"}
+    with pytest.raises(ValueError, match="has 'c', which the model was not trained on"):
+        older.train(1)
+
+
+class TestFarCovariates:
+    def test_what_told_no_cells_apart_is_unknown(self, make_adata, train):
+        adata = make_adata()
+        adata.obs["same"], adata.obs["nowhere"] = 30.0, np.nan
+        model = train(adata, continuous_covariate_keys=["same", "nowhere"])
+        expected = model.denoise(adata.copy(), inplace=False)
+        other = adata.copy()
+        other.obs["same"], other.obs["nowhere"] = 31.0, 1000.0
+        np.testing.assert_array_equal(model.denoise(other, inplace=False), expected)
+        query = CountsDiffImputer.load_query_data(other, model, adapt_means=False)
+        np.testing.assert_array_equal(query.denoise(inplace=False), expected)
+
+    def test_numbers_far_from_those_of_training_are_taken_for_nearer_ones(self, make_adata, train):
+        adata = make_adata()
+        model = train(adata, continuous_covariate_keys=["age"])
+        mean, std = adata.obs["age"].mean(), adata.obs["age"].std(ddof=0)
+        days, edge = adata.copy(), adata.copy()
+        days.obs["age"] *= 365.0
+        edge.obs["age"] = mean + 4.999999 * std
+        with pytest.warns(UserWarning, match=r"obs\['age'\] holds .* far from the .* of training.*\(90 such cells\)"):
+            far = model.denoise(days, inplace=False)
+        np.testing.assert_allclose(far, model.denoise(edge, inplace=False), rtol=1e-3)

@@ -48,9 +48,7 @@ def test_batches_are_transformed_and_averaged(trained, query):
     own = trained.get_normalized_expression(query)
     np.testing.assert_array_equal(own[in_x], as_x[in_x])
     assert (own[~in_x] != as_x[~in_x]).any(axis=None)
-    latent = [trained.get_normalized_expression(query, transform_batch=b, library_size="latent") for b in "xy"]
-    mixed = (latent[0] + latent[1]) / 2
-    np.testing.assert_allclose(both, mixed.div(mixed.sum(1), axis=0), rtol=1e-4)
+    np.testing.assert_allclose(both, (as_x + as_y) / 2, rtol=1e-4)  # a batch that is deeper weighs no more
     assert (as_x != as_y).any(axis=None)
 
 

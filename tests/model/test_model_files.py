@@ -125,8 +125,10 @@ def test_a_flipped_bit_is_noticed(saved):
 
 def test_a_newer_format_asks_for_an_upgrade(saved):
     document = json.loads((saved / "model.json").read_text())
-    (saved / "model.json").write_text(json.dumps({**document, "format_version": 6}))
-    with pytest.raises(ModelFileError, match="is in version 6 of its format, and this countsdiff knows 5; upgrade"):
+    known = _record.FORMAT.current
+    (saved / "model.json").write_text(json.dumps({**document, "format_version": known + 1}))
+    says = f"is in version {known + 1} of its format, and this countsdiff knows {known}; upgrade"
+    with pytest.raises(ModelFileError, match=says):
         CountsDiffImputer.load(saved, adata=False)
 
 

@@ -365,3 +365,37 @@ def test_training_weighs_entries_by_their_precision(model):
     torch.testing.assert_close(
         precision(denoiser, Intensity(expected.mean), to_go), precision(denoiser, expected, to_go)
     )
+
+
+class TestRefused:
+    def test_tables_in_another_order_than_noted(self, model):
+        mdata = make_mudata()
+        mdata.mod["rna"] = mdata["rna"][::-1].copy()
+        with pytest.raises(ValueError, match=r"mdata\['rna'\] has other cells, or another order.*update"):
+            CountsDiffImputer.setup_mudata(mdata, layers={"rna": "counts"})
+        mdata = make_mudata()
+        mdata.mod["prot"] = mdata["prot"][:9].copy()
+        with pytest.raises(ValueError, match=r"mdata\['prot'\] has other cells"):
+            model.denoise(mdata)
+        mdata.update()
+        assert {name: part.shape for name, part in model.denoise(mdata, inplace=False).items()}["prot"] == (N_OBS, 6)
+
+    def test_shared_genes(self):
+        parts = {name: make_mudata()["rna"].copy() for name in "ab"}
+        for name, part in parts.items():
+            part.obs_names = name + part.obs_names
+        with pytest.raises(ValueError, match="of the same cells"):
+            CountsDiffImputer.setup_mudata(mudata.MuData(parts, axis=1))
+
+    def test_names_that_are_the_same_once_joined(self):
+        tables = {"a": make_mudata()["rna"].copy(), "a:b": make_mudata()["rna"].copy()}
+        tables["a"].var_names = [f"b:rna{j}" for j in range(25)]
+        with pytest.raises(ValueError, match="Two variables would be called 'a:b:rna0'"):
+            CountsDiffImputer.setup_mudata(mudata.MuData(tables))
+
+    def test_views_and_absent_layers(self):
+        mdata = make_mudata()
+        with pytest.raises(ValueError, match=r"view.*mdata.copy\(\)"):
+            CountsDiffImputer.setup_mudata(mdata[:50])
+        with pytest.raises(KeyError, match=r"mdata\['prot'\]: adata.layers has no 'counts'"):
+            CountsDiffImputer.setup_mudata(mdata, layers={"rna": "counts", "prot": "counts"})

@@ -152,6 +152,14 @@ class TestWhichEntries:
         findings = loaded.report(tmp_path / "r.html", other)
         assert (findings.checked, findings.scores) == (False, expected)
 
+    def test_what_a_reference_has_seen_is_not_known(self, model, make_adata, tmp_path):
+        other = make_adata(seed=1)
+        other.obs_names = [f"new{i}" for i in range(other.n_obs)]
+        query = CountsDiffImputer.load_query_data(other, model)  # which learns from these cells, and
+        with pytest.raises(ValueError, match="trained on entries to score"):
+            query.report(tmp_path / "r.html")
+        assert not query.report(tmp_path / "r.html", make_adata()).checked  # which its reference has seen
+
     def test_a_query_that_was_not_looked_at_may_be_scored(self, model, make_adata, tmp_path):
         queries = {}
         for adapt_means in (True, False):

@@ -265,3 +265,11 @@ def test_training_on_a_query_keeps_its_history(trained, query):
     assert len(model.history["train_loss"]) == 3
     model.train(2, enable_progress_bar=False, accelerator="cpu")
     assert len(model.history["train_loss"]) == 5
+
+
+@pytest.mark.parametrize(("known", "new", "remedy"), [("1", 1, r"astype\(str\)"), (1, "1", r"astype\(int\)")])
+def test_the_number_one_is_not_a_new_batch_beside_the_text(make_adata, train, known, new, remedy):
+    adata, other = make_adata(), make_adata(seed=1)
+    adata.obs["run"], other.obs["run"] = np.where(adata.obs["kind"] == "a", known, type(known)(2)), new
+    with pytest.raises(ValueError, match=rf"has {new!r}, the reference {known!r}: .*{remedy}"):
+        CountsDiffImputer.load_query_data(other, train(adata, max_steps=2, batch_key="run"))

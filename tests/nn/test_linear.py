@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from countsdiff.core import Context, Denoiser, Intensity
-from countsdiff.core.heads import get_head
+from countsdiff.core import BoundedHead, Context, Denoiser, Intensity, X0Head
 from countsdiff.nn import LinearEstimate
 
 N_VARS = 6
@@ -119,10 +118,9 @@ class Nothing(torch.nn.Module):
         return torch.zeros_like(evidence.base), torch.zeros_like(evidence.base)
 
 
-@pytest.mark.parametrize("head", ["bounded", "x0"])
+@pytest.mark.parametrize("head", [BoundedHead(255.0), X0Head()])
 def test_an_untrained_denoiser_answers_with_the_estimate(counts, estimate, head):
-    last = get_head(head, N_VARS, ceiling=255.0)
-    denoiser = Denoiser(Nothing(), estimate.mean, torch.ones(N_VARS), last, size_factors=False, estimate=estimate)
+    denoiser = Denoiser(Nothing(), estimate.mean, torch.ones(N_VARS), head, size_factors=False, estimate=estimate)
     known = torch.tensor([[True, False, True, False, False, True]]).expand(2, -1)
     context = Context(counts[:2] * known, known, ~known, torch.empty(2, 0, dtype=torch.int64), torch.empty(2, 0))
     x_t = (0.3 * counts[:2] * ~known).round()

@@ -2,13 +2,16 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from mudata import MuData
 from scipy import sparse, stats
 
 from countsdiff import CountsDiffImputer, metrics, pl
-from countsdiff.core import get_schedule
+from countsdiff.core import Intensity, SamplerState, get_schedule
 
 ON_AXES = {
     "recovery": lambda a, **k: pl.recovery(a, "truth", **k),
@@ -177,8 +180,31 @@ def test_trajectory_ends_in_the_cell(make_adata):
     np.testing.assert_allclose(drawn[:, -1], np.sort(counts)[::-1][:10], rtol=1e-5)
     assert (np.diff(drawn) >= -1e-4).all()  # births only
     assert axes.get_yticklabels()[0].get_text() == f"gene{np.argsort(-counts, kind='stable')[0]}"
+    for wrong, message in (({"cell": 3}, "no cell 3"), ({"gene_names": ["a"]}, "gene_names are 1")):
+        with pytest.raises(ValueError, match=message):
+            pl.trajectory(states, **wrong)
     with pytest.raises(ValueError, match="callback"):
         pl.trajectory([])
+
+
+def test_trajectory_finds_cells_that_were_drawn_later():
+    def state(step, value, n_obs):
+        x = torch.full((n_obs, 2), float(value))
+        return SamplerState(step, (step + 1) / 2, x, Intensity(x))
+
+    states = [state(0, 1, 3), state(1, 2, 3), state(0, 5, 2), state(1, 7, 2)]
+    drawn = pl.trajectory(states, cell=4, show=False).collections[0].get_array()
+    np.testing.assert_allclose(np.expm1(drawn), [[5, 7], [5, 7]])
+    with pytest.raises(ValueError, match="of 5 cells, numbered from 0; there is no cell 5"):
+        pl.trajectory(states, cell=5)
+
+
+def test_data_frames_go_by_their_names(imputed):
+    truth = pd.DataFrame(imputed.layers["truth"], imputed.obs_names, imputed.var_names)
+    titles = [pl.recovery(imputed, t, show=False).get_title() for t in (truth, truth.iloc[::-1, ::-1])]
+    assert titles[0] == titles[1]
+    with pytest.raises(ValueError, match="data frame lacks the gene 'gene0'"):
+        pl.recovery(imputed, truth.iloc[:, 1:])
 
 
 @pytest.mark.parametrize(
@@ -190,6 +216,8 @@ def test_trajectory_ends_in_the_cell(make_adata):
         (lambda a: pl.recovery(a, "truth", hidden="truth"), ValueError, "must be boolean"),
         (lambda a: pl.zeros_filled(a, "nowhere"), KeyError, "'nowhere'"),
         (lambda a: pl.coverage(a, "truth", interval=90), ValueError, "between 0 and 1"),
+        (lambda a: pl.coverage(a, "truth", interval=0.5), ValueError, r"made with interval=0.9; got interval=0.5"),
+        (lambda a: pl.recovery(MuData({"rna": a}), "truth"), TypeError, "takes AnnData; got MuData"),
         (lambda a: pl.calibration(a[:1].copy(), "truth"), ValueError, "has ten of the"),
         (lambda a: pl.recovery(a, np.full(a.shape, np.nan)), ValueError, "both a true count and an imputed one"),
         (lambda a: pl.gene_gene(a, "gene1", "nope"), KeyError, "'nope'"),
@@ -202,6 +230,7 @@ def test_trajectory_ends_in_the_cell(make_adata):
     ],
 )
 def test_bad_input_is_named(imputed, call, error, message):
+    imputed.uns["countsdiff"] = {"imputed": {"interval": 0.9}}
     imputed.obsm["X_one"], imputed.obs["nothing"] = np.zeros((400, 1)), np.full(400, np.nan)
     with pytest.raises(error, match=message):
         call(imputed)

@@ -60,3 +60,11 @@ def test_refuses_where_no_gene_varies(counts, form):
     for alike in (np.zeros_like(counts), np.repeat(counts[:1], 20, axis=0), counts[:1]):
         with pytest.raises(ValueError, match="No gene varies"):
             highly_variable(ad.AnnData(form(alike)), 20)
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, np.asarray])
+def test_missing_counts_are_named(form):
+    counts = np.random.default_rng(0).poisson(2.0, (30, 9)).astype(float)
+    counts[3, 4] = np.nan
+    with pytest.raises(ValueError, match="NaN marks missing counts"):
+        highly_variable(ad.AnnData(form(counts)), 3)

@@ -176,6 +176,12 @@ def observe(
     return counts, (~missing).astype(np.float32)
 
 
+def median_of_draws(draws: Counts) -> Counts:
+    """Median of every entry over draws, shape ``(n_draws, n_obs, n_vars)``; of two in the middle the lower one."""
+    middle = (len(draws) - 1) // 2
+    return np.partition(draws, middle, axis=0)[middle]
+
+
 def divide(numerator: NDArray[Any], denominator: NDArray[Any], *, otherwise: float = 0) -> NDArray[np.float32]:
     """Quotient where the denominator is positive."""
     result = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), otherwise, dtype=np.float32)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._base import Counts, Imputer, Missing, observe
+from ._base import Counts, Imputer, Missing, median_of_draws, observe
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,9 @@ class _FittedForestDiffusion:
 
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         return np.mean(list(self._draws(counts, missing, self.n_draws, self.seed)), axis=0)
+
+    def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        return median_of_draws(self.sample(counts, missing, self.n_draws, labels=labels, seed=self.seed))
 
     def sample(
         self,

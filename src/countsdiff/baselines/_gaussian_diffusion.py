@@ -6,7 +6,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ._base import Counts, Imputer, Missing, gene_means, observe
+from ._base import Counts, Imputer, Missing, gene_means, median_of_draws, observe
 from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, normal, seeded, train, uniform
 
 _RANK = 4  # numbers by which the network speaks to each gene's head
@@ -98,6 +98,9 @@ class _FittedGaussianDiffusion:
         x, known, generator = self._start(counts, missing, self.seed)
         mean = sum(self._draw(x, known, generator) for _ in range(self.n_draws)) / self.n_draws
         return torch.where(known, x, mean).cpu().numpy()
+
+    def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        return median_of_draws(self.sample(counts, missing, self.n_draws, labels=labels, seed=self.seed))
 
     def sample(
         self,

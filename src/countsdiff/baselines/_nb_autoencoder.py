@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from countsdiff.arguments import check_whole
+from countsdiff.core.count_law import CountLaw
 from countsdiff.core.loss import negative_binomial_loss
 
 from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, normalise, observe, size_factors
@@ -89,6 +90,10 @@ class _FittedNBAutoencoder:
 
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         return self._law(counts, missing)[0]
+
+    def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        mean, shape = (torch.from_numpy(values) for values in self._law(counts, missing))
+        return CountLaw(mean, shape).quantile(torch.full_like(mean, 0.5)).numpy()
 
     def sample(
         self,

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -86,14 +87,21 @@ class _FittedReMDM:
     network: "_Denoiser"
     vocabulary: "Vocabulary"
 
-    @torch.no_grad()
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        return self._in_one_pass(counts, missing, lambda law: law @ self.vocabulary.means)
+
+    def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        return self._in_one_pass(counts, missing, self.vocabulary.median)
+
+    @torch.no_grad()
+    def _in_one_pass(self, counts: Counts, missing: Missing | None, summary: Callable[[Tensor], Tensor]) -> Counts:
+        """Put a summary of its law, over tokens, in the place of every missing entry."""
         counts, observed = observe(counts, missing, n_vars=len(self.network.means))
         x, known = as_tensors(counts, observed)
         for block, seen in zip(x.split(BLOCK), known.split(BLOCK), strict=True):  # blocks are views of x
             cell, gene = (~seen).nonzero(as_tuple=True)
             logits = self.network.logits(self.network(block, seen)[cell, gene], gene)
-            block[cell, gene] = logits.softmax(1) @ self.vocabulary.means
+            block[cell, gene] = summary(logits.softmax(1))
         return x.cpu().numpy()
 
     def sample(
@@ -166,6 +174,11 @@ class Vocabulary:
     def encode(self, counts: Tensor) -> Tensor:
         """Token of each count, int64; counts beyond all that was observed get the last."""
         return torch.searchsorted(self._values[self._starts], counts.round(), right=True) - 1
+
+    def median(self, law: Tensor) -> Tensor:
+        """Medians of laws over tokens, shape ``(n_entries, n_tokens)``; within a bin, of what was observed there."""
+        token = (law.cumsum(1) < 0.5).sum(1).clamp(max=len(self.means) - 1)
+        return self._values[self._starts[token] + self._sizes[token] // 2]
 
     def draw(self, law: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a count from each law over tokens, shape ``(n_entries, n_tokens)``."""

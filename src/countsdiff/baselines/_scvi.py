@@ -7,7 +7,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, gene_rates, observe, size_factors
+from ._base import (
+    Counts,
+    Imputer,
+    Missing,
+    at_own_depth,
+    gene_means,
+    gene_rates,
+    median_of_draws,
+    observe,
+    size_factors,
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,9 @@ class _FittedSCVI:
                 adata, library_size="latent", n_samples=self.n_samples, return_numpy=True
             )
         return at_own_depth(profiles, counts, observed)
+
+    def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
+        return median_of_draws(self.sample(counts, missing, self.n_samples, labels=labels, seed=self.seed))
 
     def sample(
         self,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from countsdiff.benchmark import Dataset, Results
-    from countsdiff.benchmark._exam import Task
+    from countsdiff.benchmark._interfaces import Task
 
 _BUNDLED = "pbmc3k"
 

@@ -41,7 +41,7 @@ class Calibration(nn.Module):
     """Corrections as part of a denoiser.
 
     Level, slope and shapes were fitted to imputation, p = 0; towards p = 1 the entries' own counts take their place.
-    While a denoiser is trained (further), the level and the drift found before stay in place, all else is left out.
+    They are to be :meth:`set` back to nothing before a denoiser is trained (further).
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ class Denoiser(nn.Module):
         Shape of the gamma law of each variable's rate over observations, positive, shape ``(n_vars,)``.
     head
         What makes an intensity of the backbone's outputs, or its name: ``"gamma"`` (:class:`GammaHead`), ``"rate"``
-        (:class:`RateHead`), ``"x0"`` (:class:`X0Head`).
+        (:class:`RateHead`), ``"x0"`` (:class:`X0Head`). A :class:`BoundedHead` has no name, since it needs a ceiling.
     group_sizes
         Numbers of variables that stand next to each other and share a depth, such as genes and proteins, each of which
         are counted in an experiment of their own. Default: one group of all.
@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.head = head if isinstance(head, Head) else get_head(head, len(mean))
         if estimate is not None and not self.head.takes_estimate:
-            raise ValueError(f"The head {head!r} does not start from an estimate; choose 'bounded' or 'x0'.")
+            raise ValueError(f"The head {head!r} does not start from an estimate; choose 'x0' or BoundedHead.")
         self.backbone = backbone
         self.size_factors = size_factors
         self.factors = factors

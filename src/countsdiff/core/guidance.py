@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -37,8 +38,8 @@ class ClassifierFreeGuidance:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise ValueError(f"The scale of guidance is a finite number; got {self.scale}.")
+        if not isinstance(self.scale, Real) or not math.isfinite(self.scale):
+            raise ValueError(f"The scale of guidance is a finite number; got {self.scale!r}.")
 
     def wrap(self, denoiser: DenoiserFn) -> DenoiserFn:
         """See :class:`Guidance`."""

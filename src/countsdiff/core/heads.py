@@ -1,6 +1,7 @@
 """Heads: what the two numbers per entry that a backbone gives make of a base rate, as an intensity of births."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 from countsdiff.core.calibration import Calibration
 from countsdiff.core.interfaces import Intensity
 
-HeadName = Literal["gamma", "rate", "x0", "bounded"]
+HeadName = Literal["gamma", "rate", "x0"]
+_SOFTPLUS_ONE = 0.5413248546129181  # softplus(0.541…) = 1: an untouched network predicts the base rate
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ class Entries:
 class Head(nn.Module):
     """Last layer of a denoiser.
 
-    Subclasses give :meth:`forward`. A backbone whose outputs are 0 has nothing to add: the intensity is then that of
-    the base rate.
+    Subclasses give :meth:`forward`. A backbone whose outputs are 0 has nothing to add: the intensity is then what is
+    known without it. Level and drift of any head are calibrated; slope and shapes of :class:`GammaHead` alone, since
+    they go by its formula.
     """
 
     takes_estimate = False  # whether it starts from Entries.start(), and so from an estimate if there is one
@@ -146,9 +149,7 @@ class BoundedHead(Head):
     def __init__(self, ceiling: float):
         super().__init__()
         if not math.isfinite(ceiling):
-            raise ValueError(
-                f"The head 'bounded' needs the largest count there can be: a finite ceiling; got {ceiling}."
-            )
+            raise ValueError(f"A bounded head needs the largest count there can be, a finite ceiling; got {ceiling}.")
         self.ceiling = ceiling
 
     def forward(self, shift: Tensor, shape_shift: Tensor, entries: Entries, calibration: Calibration) -> Intensity:
@@ -157,43 +158,31 @@ class BoundedHead(Head):
         return Intensity(mean=_within(entries.start(), multiplier(shift), room, to_go))
 
 
-_HEADS: dict[HeadName, type[Head]] = {"gamma": GammaHead, "rate": RateHead, "x0": X0Head, "bounded": BoundedHead}
+_HEADS: dict[HeadName, Callable[[int], Head]] = {
+    "gamma": GammaHead,
+    "rate": lambda n_vars: RateHead(),
+    "x0": lambda n_vars: X0Head(),
+}
 
 
-def head_class(name: HeadName) -> type[Head]:
-    """Class of a head by its name.
-
-    Raises
-    ------
-    ValueError
-        If there is none of this name.
-    """
-    if name not in _HEADS:
-        raise ValueError(f"Unknown head {name!r}; choose 'gamma', 'rate', 'x0' or 'bounded'.")
-    return _HEADS[name]
-
-
-def get_head(name: HeadName, n_vars: int, ceiling: float = math.inf) -> Head:
+def get_head(name: HeadName, n_vars: int) -> Head:
     """Build a head by its name.
 
     Parameters
     ----------
     name
-        ``"gamma"``, ``"rate"``, ``"x0"`` or ``"bounded"``.
+        ``"gamma"``, ``"rate"`` or ``"x0"``.
     n_vars
         Number of variables.
-    ceiling
-        Largest count there can be; ``"bounded"`` needs one.
 
     Raises
     ------
     ValueError
-        If there is no head of this name, or it needs a ceiling.
+        If there is no head of this name.
     """
-    kind = head_class(name)
-    if kind is GammaHead:
-        return GammaHead(n_vars)
-    return BoundedHead(ceiling) if kind is BoundedHead else kind()
+    if name not in _HEADS:
+        raise ValueError(f"Unknown head {name!r}; choose {', '.join(map(repr, _HEADS))}.")
+    return _HEADS[name](n_vars)
 
 
 def multiplier(shift: Tensor) -> Tensor:
@@ -223,6 +212,3 @@ def _within(rate: Tensor, factor: Tensor, room: Tensor, to_go: Tensor) -> Tensor
     rate = torch.minimum(rate, 0.99 * whole / to_go)
     share = rate * to_go / whole
     return torch.where(room > 0.0, rate * factor / (1.0 - share + share * factor), 0.0)
-
-
-_SOFTPLUS_ONE = 0.5413248546129181  # softplus(0.541…) = 1: an untouched network predicts the base rate

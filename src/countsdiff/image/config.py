@@ -73,7 +73,7 @@ class ImageConfig:
     classes: tuple[str, ...] = ()
     conditional: bool = True
     flip: bool = True
-    head: HeadName = "rate"
+    head: HeadName | Literal["bounded"] = "rate"
     schedule: str = "cosine"
     weight: str = "paper"
     spacing: Spacing = "t"
@@ -108,6 +108,10 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.head == "gamma":
             raise ValueError("Births of the head 'gamma' are more spread than pixels are; choose bounded, rate or x0.")
+        if self.head == "bounded" and self.jump_scale is not None:
+            raise ValueError(
+                "Numbers drawn for intensities (jump_scale) have no ceiling, which the head bounded needs."
+            )
         if self.linear and (self.head == "rate" or self.jump_scale is not None):
             raise ValueError("A linear estimate is of pixels, and for the heads bounded and x0: leave out jump_scale.")
         if self.size is not None and self.size < 1:

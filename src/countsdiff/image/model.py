@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.ema import ExponentialMovingAverage
-from countsdiff.core.heads import get_head
+from countsdiff.core.heads import BoundedHead, get_head
 from countsdiff.core.interfaces import Context
 from countsdiff.core.jump import PoissonRandomisation
 from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss
@@ -192,7 +192,7 @@ def build_denoiser(
         network,
         mean,
         dispersion.repeat_interleave(area),
-        get_head(config.head, len(mean), config.ceiling),
+        BoundedHead(config.ceiling) if config.head == "bounded" else get_head(config.head, len(mean)),
         size_factors=False,
         estimate=estimate,
     )

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+
+from countsdiff.matrix import to_dense
 
 
 def bootstrap_interval(
@@ -24,7 +27,7 @@ def bootstrap_interval(
     statistic
         Called as ``statistic(*arrays)`` with the drawn rows.
     *arrays
-        NumPy arrays or row-indexable sparse matrices of shapes ``(n_obs, ...)``, one row per cell.
+        Arrays or row-indexable sparse matrices of shapes ``(n_obs, ...)``, one row per cell.
     n_resamples
         Number of draws.
     level
@@ -50,13 +53,14 @@ def bootstrap_interval(
         raise ValueError(f"level is {level}; it is a share of draws and must lie between 0 and 1, say 0.95")
     if n_resamples < 1:
         raise ValueError(f"n_resamples is {n_resamples}; draw at least once, better 200 times")
-    rows = [array.shape[0] for array in arrays]
+    data = [array if sparse.issparse(array) else to_dense(array) for array in arrays]
+    rows = [array.shape[0] for array in data]
     if len(set(rows)) != 1 or rows[0] == 0:
         raise ValueError(f"need arrays with one row for each cell, the same cells in all of them; got {rows} rows")
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(n_resamples):
         drawn = rng.integers(rows[0], size=rows[0])
-        draws.append(statistic(*(array[drawn] for array in arrays)))
+        draws.append(statistic(*(array[drawn] for array in data)))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -14,8 +14,8 @@ def zero_fraction_error(truth: ArrayLike, sample: ArrayLike) -> float:
     truth, sample
         Counts and sampled counts of the scored entries, both of shape ``(n_entries,)``.
     """
-    x, y = check_entries(truth=truth, sample=sample)
-    return float(np.mean(y == 0) - np.mean(x == 0))
+    x, y = (np.where(np.isnan(v), np.nan, v == 0) for v in check_entries(truth=truth, sample=sample))
+    return float(np.mean(y) - np.mean(x))
 
 
 def variance_ratio(truth: ArrayLike, sample: ArrayLike) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.matrix import to_dense
+from countsdiff.matrix import check_is_matrix, to_dense
 
 _ROWS = 1024  # cells made dense at a time
 
@@ -34,7 +34,8 @@ def open_problems_mse(test_counts: Any, denoised: Any, target_sum: float = 1e4) 
     Batson, Royer & Webber (2019), Molecular cross-validation for single-cell RNA-seq, bioRxiv 786269.
     Open Problems in Single-Cell Analysis, task ``denoising``, metric ``mse``.
     """
-    test, denoised = (m.tocsr() if sparse.issparse(m) else np.asarray(m) for m in (test_counts, denoised))
+    check_is_matrix(test_counts=test_counts, denoised=denoised)
+    test, denoised = (m.tocsr() if sparse.issparse(m) else to_dense(m) for m in (test_counts, denoised))
     if test.shape != denoised.shape or test.ndim != 2:
         raise ValueError(f"need two matrices of one shape (n_obs, n_vars); got {test.shape} and {denoised.shape}")
     n_entries = test.shape[0] * test.shape[1]
@@ -57,14 +58,15 @@ def open_problems_poisson(test_counts: Any, denoised: Any) -> float:
     Parameters
     ----------
     test_counts, denoised
-        Held-out counts and prediction at their depth, shape ``(n_obs, n_vars)``, dense.
+        Held-out counts and prediction at their depth, shape ``(n_obs, n_vars)``, dense or scipy sparse.
 
     Raises
     ------
     ValueError
         If the shapes differ or there are no entries.
     """
-    x, y = np.asarray(test_counts, dtype=np.float64), np.asarray(denoised, dtype=np.float64)
+    check_is_matrix(test_counts=test_counts, denoised=denoised)
+    x, y = to_dense(test_counts, np.float64), to_dense(denoised, np.float64)
     if x.shape != y.shape or x.size == 0:
         raise ValueError(f"need two matrices of one shape with entries to score; got {x.shape} and {y.shape}")
     return float(np.mean(x - y * np.log(x + 1e-6)))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -182,7 +183,8 @@ def _hidden_entries(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Return row, truth and prediction of every hidden entry."""
     check_is_matrix(truth=truth, prediction=prediction, hidden=hidden)
-    truth, prediction, hidden = (m if sparse.issparse(m) else np.asarray(m) for m in (truth, prediction, hidden))
+    _check_names(truth=truth, prediction=prediction, hidden=hidden)
+    truth, prediction, hidden = (m if sparse.issparse(m) else to_dense(m) for m in (truth, prediction, hidden))
     if not truth.shape == prediction.shape == hidden.shape or truth.ndim != 2:
         raise ValueError(
             "truth, prediction and hidden must be matrices of one shape (n_obs, n_vars); "
@@ -193,6 +195,15 @@ def _hidden_entries(
     rows, cols = hidden.nonzero()
     x, y = check_entries(truth=_take(truth, rows, cols), prediction=_take(prediction, rows, cols))
     return rows, x, y
+
+
+def _check_names(**matrices: Any) -> None:
+    """Check that data frames have their cells and genes in one order: entries are compared by position."""
+    frames = {name: matrix for name, matrix in matrices.items() if isinstance(matrix, pd.DataFrame)}
+    first = next(iter(frames), "")
+    for name, frame in frames.items():
+        if not (frame.index.equals(frames[first].index) and frame.columns.equals(frames[first].columns)):
+            raise ValueError(f"{first} and {name} have other cells or genes, or another order; reindex one of them.")
 
 
 def _take(matrix: Any, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:

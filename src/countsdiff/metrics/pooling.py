@@ -76,15 +76,21 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike, df: ArrayLike) 
     if (u < 0).any():
         raise ValueError(f"a variance is {u.min():g}; it must not be negative")
     m = len(q)
-    complete = np.broadcast_to(np.asarray(df, dtype=np.float64), q.shape[1:])
+    complete = np.asarray(df, dtype=np.float64)
+    try:
+        complete = np.broadcast_to(complete, q.shape[1:])
+    except ValueError as error:
+        raise ValueError(
+            f"df has shape {complete.shape}, an estimate {q.shape[1:]}; give one number for all"
+        ) from error
     if (complete <= 0).any():
         raise ValueError(f"df is {complete.min():g}; degrees of freedom are positive")
     within, between = u.mean(0), (1.0 + 1.0 / m) * q.var(0, ddof=1)
     total = within + between
-    share = np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    share = np.divide(between, total, out=np.zeros_like(total), where=total != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         df_imputation = (m - 1) / np.square(share)
         # as complete data have it, less what is missing; of any number of cells (∞) as far as anything was observed
-        df_observed = np.where(share < 1.0, (1.0 - 2.0 / (complete + 3.0)) * complete * (1.0 - share), 0.0)
+        df_observed = np.where(share >= 1.0, 0.0, (1.0 - 2.0 / (complete + 3.0)) * complete * (1.0 - share))
         pooled = 1.0 / (1.0 / df_imputation + 1.0 / df_observed)
     return PooledEstimate(q.mean(0), total, pooled, share)

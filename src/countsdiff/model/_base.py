@@ -23,11 +23,12 @@ from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
 from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read
-from countsdiff.model._data import check_columns, check_is_data, chosen_rows, row_keys
+from countsdiff.model._data import check_columns, check_is_data, chosen_rows, code_covariates, row_keys
 from countsdiff.model._layout import JointTables, Layout, OneTable
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities
+from countsdiff.model._module import FARTHEST
 from countsdiff.model._predict import Cells, Predictor
 from countsdiff.model._request import Request
 from countsdiff.model._write import Collector, collect
@@ -203,8 +204,7 @@ class CellModel(BaseModelClass):
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
-        check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)
-        self._check_known_categories(adata)
+        self._code_covariates(adata)
         own = self._adata
         adata = self._validate_anndata(adata)
         self._adata = own  # scvi-tools has a model without data take the first that it predicts for its own
@@ -213,28 +213,54 @@ class CellModel(BaseModelClass):
         for key in _COVARIATES:
             if key in manager.data_registry:
                 tensors[key] = as_tensor(key, manager.get_from_registry(key))
+        if adata is not own or self.starts_from_reference_:
+            self._warn_of_far_covariates(adata)
         categories, continuous = self.module.covariates(tensors)
         has_labels = self._setup_args().get("labels_key") is not None
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
         reader = replace(self._reader(adata), columns=columns)
         return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
 
+    def _code_covariates(self, adata: AnnData | MuData) -> None:
+        """Check covariates, and code them as they are now if the model has registered these data before."""
+        check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)
+        self._check_known_categories(adata)
+        manager = None if adata.is_view else self.get_anndata_manager(adata)
+        if manager is not None:
+            code_covariates(manager)
+
     def _check_known_categories(self, adata: AnnData | MuData) -> None:
         """Check that cells have categories of covariates that the model was trained with."""
-        args, state = self._setup_args(), self._state(REGISTRY_KEYS.CAT_COVS_KEY)
-        mappings = {
-            args[f"{key}_key"]: self._state(key)["categorical_mapping"]
-            for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)
-        }
-        for column, known in {**mappings, **state.get("mappings", {})}.items():
-            if column not in adata.obs:
-                continue
+        for column, known in self._known_categories().items():
             values = pd.Index(adata.obs[column].unique())
             unknown = values.difference(pd.Index(known), sort=False)
             if len(unknown):
                 raise ValueError(
-                    f"adata.obs[{column!r}] has {unknown[0]!r}, which the model was not trained on; it knows "
-                    f"{list(known)}. load_query_data takes a model to data of other categories."
+                    f"adata.obs[{column!r}] has {unknown.tolist()[0]!r}, which the model was not trained on; it knows "
+                    f"{known.tolist()}. load_query_data takes a model to data of other categories."
+                )
+
+    def _known_categories(self) -> dict[str, NDArray[Any]]:
+        """Categories of every covariate by its column."""
+        args, others = self._setup_args(), self._state(REGISTRY_KEYS.CAT_COVS_KEY).get("mappings", {})
+        single = {args[f"{key}_key"]: key for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)}
+        known = {
+            column: self._state(key)["categorical_mapping"] for column, key in single.items() if column is not None
+        }
+        return known | others
+
+    def _warn_of_far_covariates(self, adata: AnnData | MuData) -> None:
+        """Warn of numbers that are far from all that the model was trained on: another unit, perhaps."""
+        mean, spread = (v.cpu().numpy() for v in (self.module.continuous_location, self.module.continuous_scale))
+        for name, at, scale in zip(self._setup_args()["continuous_covariate_keys"] or (), mean, spread, strict=True):
+            values = adata.obs[name].to_numpy(dtype=np.float64, na_value=np.nan)
+            far = np.abs(values - at) > FARTHEST * scale
+            if far.any():
+                nearest = at + math.copysign(FARTHEST * scale, values[far][0] - at)
+                warnings.warn(
+                    f"adata.obs[{name!r}] holds {values[far][0]:g} for cell {adata.obs_names[far][0]!r}, far from the "
+                    f"{at:g} ± {scale:g} of training: taken for {nearest:g} ({far.sum()} such cells).",
+                    stacklevel=5,
                 )
 
     def _reader(self, adata: AnnData | MuData) -> CellReader:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from countsdiff.core.calibration import N_DRIFT, Corrections
 from countsdiff.core.fits import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
+from countsdiff.core.heads import GammaHead
 from countsdiff.core.interfaces import Context
 from countsdiff.core.masks import as_numbers
 from countsdiff.core.random import RowGenerator
@@ -174,7 +175,7 @@ def _predictions(
             for result, values in results:
                 if values is not None:
                     result.append(values[asked].cpu())
-    has_shapes = len(shapes) == len(means)
+    has_shapes = isinstance(module.denoiser.head, GammaHead)  # whose formula is what slope and shapes go by
     return _Predictions(
         torch.cat(counted), torch.cat(means), torch.cat(bases), torch.cat(shapes) if has_shapes else None
     )

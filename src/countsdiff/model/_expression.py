@@ -18,6 +18,7 @@ from countsdiff.model._base import CellModel
 from countsdiff.model._data import chosen_rows, is_single
 from countsdiff.model._missing import DENOISE
 from countsdiff.model._modalities import Modalities
+from countsdiff.model._predict import Cells
 from countsdiff.model._request import Request
 from countsdiff.model._write import collect
 
@@ -53,8 +54,8 @@ class ExpressionModel(CellModel):
         indices
             Cells wanted. Default: all.
         transform_batch
-            Batch to assume for the cells instead of their own; predictions for several batches are averaged. The counts
-            are used as evidence unchanged.
+            Batch to assume for the cells instead of their own; the expression in several batches is averaged. The
+            counts are used as evidence unchanged.
         gene_list
             Genes wanted, or variables of any modality. Default: all, in the order of `adata`, or of the modalities of
             :meth:`get_var_names`.
@@ -89,18 +90,23 @@ class ExpressionModel(CellModel):
         averaged = return_mean or n_samples == 1
         if return_numpy is False and not averaged:
             raise ValueError("A data frame has no room for several draws; leave return_numpy, or set return_mean=True.")
+        self._check_if_trained(warn=False)
         adata, batches = self._adata_or_own(adata), self._batch_codes(transform_batch)
         tables = self._tables(adata)
-        cells, columns = chosen_rows(adata.n_obs, indices), _columns(tables, gene_list)
-        replicates = self._replicates(adata, cells, tables, columns, request, batches, batch_size)
+        rows, columns = chosen_rows(adata.n_obs, indices), _columns(tables, gene_list)
+        cells = self._cells(adata)
+        sums: dict[str, Any] = dict.fromkeys(columns, 0.0)
+        for code in batches:
+            replicates = self._replicates(cells, rows, tables, columns, request, code, batch_size)
+            for name, rates in replicates.values.items():
+                sums[name] += rates if latent else rates * (library_size / replicates.totals[name])
         expression: dict[str, Expression] = {}
-        for name, rates in replicates.values.items():
-            if not latent:
-                rates *= library_size / replicates.totals[name]
+        for name, rates in sums.items():
+            rates /= len(batches)
             expression[name] = rates.mean(0) if averaged else rates
             if averaged and not return_numpy:
                 variables = pd.Index(tables.var_names[name])[columns[name]]
-                expression[name] = pd.DataFrame(expression[name], index=adata.obs_names[cells], columns=variables)
+                expression[name] = pd.DataFrame(expression[name], index=adata.obs_names[rows], columns=variables)
         return expression if isinstance(adata, MuData) else expression[_ONLY]
 
     def posterior_predictive_sample(
@@ -137,6 +143,7 @@ class ExpressionModel(CellModel):
         """
         import sparse as pydata_sparse  # comes with scvi-tools, and takes a second
 
+        self._check_if_trained(warn=False)
         batches = self._batch_codes(transform_batch)
         if len(batches) > 1:
             raise ValueError(f"A replicate belongs to one batch; transform_batch names {len(batches)}.")
@@ -144,7 +151,8 @@ class ExpressionModel(CellModel):
         adata = self._anndata_or_own(adata)
         tables = self._tables(adata)
         rows, columns = chosen_rows(adata.n_obs, indices), _columns(tables, gene_list)
-        replicates = self._replicates(adata, rows, tables, columns, request, batches, batch_size)
+        cells = self._cells(adata)
+        replicates = self._replicates(cells, rows, tables, columns, request, batches[0], batch_size)
         draws = np.moveaxis(replicates.values[_ONLY], 0, 2)
         return pydata_sparse.GCXS.from_numpy(draws[:, :, 0] if n_samples == 1 else draws)
 
@@ -154,26 +162,21 @@ class ExpressionModel(CellModel):
 
     def _replicates(
         self,
-        adata: AnnData | MuData,
+        cells: Cells,
         rows: NDArray[np.intp],
         tables: Modalities,
         columns: dict[str, NDArray[np.intp]],
         request: Request,
-        batches: list[int | None],
+        batch: int | None,
         batch_size: int | None,
     ) -> "_Replicates":
-        """Answers for some cells and variables, all counts being evidence, averaged over batches."""
-        self._check_if_trained(warn=False)
-        cells = self._cells(adata)
-        replicates = _Replicates(tables, columns, request.n_samples, len(rows))
-        for code in batches:
+        """Answers for some cells and variables, all counts being evidence, in a batch or each cell's own."""
+        if batch is not None:
             categories = cells.categories.clone()
-            if code is not None:
-                categories[:, 0] = code
-            asked = replace(cells, categories=categories)
-            replicates.rewind()
-            collect(self._answers(asked, DENOISE, request, rows=rows, batch_size=batch_size), replicates)
-        replicates.divide(len(batches))
+            categories[:, 0] = batch
+            cells = replace(cells, categories=categories)
+        replicates = _Replicates(tables, columns, request.n_samples, len(rows))
+        collect(self._answers(cells, DENOISE, request, rows=rows, batch_size=batch_size), replicates)
         return replicates
 
     def _batch_codes(self, batches: Any) -> list[int | None]:
@@ -194,7 +197,7 @@ class ExpressionModel(CellModel):
 
 
 class _Replicates:
-    """Sums of answers, which come block by block.
+    """Answers, which come block by block.
 
     Parameters
     ----------
@@ -226,18 +229,9 @@ class _Replicates:
             n_obs, parts = len(matrix), self.tables.split(matrix)
             block = slice(self._seen, self._seen + n_obs)
             for name, columns in self.columns.items():
-                self.values[name][draw, block] += parts[name][:, columns]
-                self.totals[name][draw, block] += parts[name].sum(axis=1, keepdims=True)
+                self.values[name][draw, block] = parts[name][:, columns]
+                self.totals[name][draw, block] = parts[name].sum(axis=1, keepdims=True)
         self._seen += n_obs
-
-    def rewind(self) -> None:
-        """Go back to the first cell."""
-        self._seen = 0
-
-    def divide(self, n: int) -> None:
-        """Make averages of `n` sums."""
-        for matrix in (*self.values.values(), *self.totals.values()):
-            matrix /= n
 
 
 def _columns(tables: Modalities, gene_list: Sequence[str] | None) -> dict[str, NDArray[np.intp]]:

@@ -73,7 +73,7 @@ class GenerativeModel(CellModel):
             Cells drawn at a time; results do not depend on it.
         callback
             Called after every reverse step with a :class:`~countsdiff.core.sampler.SamplerState` of the cells that are
-            drawn at once, filled up with empty rows; see :func:`countsdiff.pl.trajectory`.
+            drawn at once, the first 256 on a CPU, and so on; see :func:`countsdiff.pl.trajectory`.
 
         Returns
         -------

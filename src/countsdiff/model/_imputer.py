@@ -13,7 +13,7 @@ from countsdiff.arguments import check_seed, check_whole
 from countsdiff.core.heads import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
-from countsdiff.model._data import check_is_data
+from countsdiff.model._data import check_is_data, covariates_are_current
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel
@@ -152,7 +152,7 @@ class CountsDiffImputer(
             raise ValueError("Set MuData up first, with CountsDiffImputer.setup_mudata(mdata, layers={...}).")
         if manager is None:
             cls.setup_anndata(adata, layer=default_layer(adata))
-        elif manager.adata is not adata:
+        elif manager.adata is not adata or not covariates_are_current(manager):
             method = manager.registry["setup_method_name"]
             try:
                 getattr(cls, method)(adata, **manager.registry["setup_args"])
@@ -168,8 +168,9 @@ class CountsDiffImputer(
             values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a covariate that no cell has
-                location, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-            location, scale = np.nan_to_num(location), np.maximum(np.nan_to_num(scale, nan=1.0), 1e-6)
+                location, scale = np.nan_to_num(np.nanmean(values, axis=0)), np.nanstd(values, axis=0)
+                varies = np.nanmax(values, axis=0) > np.nanmin(values, axis=0)
+            scale = np.where(varies, scale, np.inf)
             buffers["continuous_location"] = torch.as_tensor(location, dtype=torch.float32)
             buffers["continuous_scale"] = torch.as_tensor(scale, dtype=torch.float32)
         return buffers

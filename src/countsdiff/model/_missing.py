@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
-from scipy import sparse
 
-from countsdiff.counts import CellReader, as_row_access, check_boolean, is_on_disk
-from countsdiff.layers import get_layer, named_layers
+from countsdiff.counts import CellReader, by_position, check_boolean
+from countsdiff.layers import named_layers
 
 RULES = ("zeros", "all", "label_zeros")
 
@@ -143,24 +141,3 @@ def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray
         )
     check_boolean(hidden)
     return Task(hidden, evidence=False, rewrite="missing")
-
-
-def by_position(matrix, adata: AnnData):
-    """A layer by its name, or a matrix, whose rows can be read; of a data frame those of the cells and genes.
-
-    Raises
-    ------
-    KeyError
-        If there is no such layer.
-    ValueError
-        If a data frame lacks a cell or a gene.
-    """
-    if isinstance(matrix, str):
-        return as_row_access(get_layer(adata, matrix))
-    if isinstance(matrix, pd.DataFrame):
-        for own, names, what in ((matrix.index, adata.obs_names, "cell"), (matrix.columns, adata.var_names, "gene")):
-            absent = names.difference(own)
-            if len(absent):
-                raise ValueError(f"The data frame of missing entries lacks the {what} {absent[0]!r}.")
-        matrix = matrix.loc[adata.obs_names, adata.var_names]
-    return as_row_access(matrix) if sparse.issparse(matrix) or is_on_disk(matrix) else np.asarray(matrix)

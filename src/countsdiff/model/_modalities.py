@@ -13,10 +13,9 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, MuDataObsmField
 
-from countsdiff.counts import align_genes, check_counts, is_on_disk, read_rows
+from countsdiff.counts import align_genes, by_position, check_counts, is_on_disk, read_rows
 from countsdiff.layers import get_layer
 from countsdiff.model._data import KEYS
-from countsdiff.model._missing import by_position
 
 _COUNTS, _PRESENT = "_countsdiff_counts", "_countsdiff_present"  # in mdata.obsm, beside scvi-tools' own columns
 
@@ -132,7 +131,10 @@ class JointCountsField(BaseAnnDataField):
     def validate_field(self, mdata: MuData) -> None:
         """Check the counts of the modalities that there are."""
         for name, layer in _present(mdata, self.layers).items():
-            check_counts(mdata.mod[name], layer, f"mdata[{name!r}]")
+            try:
+                check_counts(mdata.mod[name], layer, f"mdata[{name!r}]")
+            except KeyError as error:
+                raise KeyError(f"mdata[{name!r}]: {error.args[0]}") from error
 
     def register_field(self, mdata: MuData) -> dict[str, Any]:
         """Join the modalities in the order they have."""
@@ -166,6 +168,8 @@ class JointCountsField(BaseAnnDataField):
             present[_rows(mdata, name)[0], i] = 1.0
         mdata.obsm[_PRESENT] = present
         flat = [f"{name}:{variable}" for name, names in var_names.items() for variable in names]
+        if len(twice := pd.Index(flat)[pd.Index(flat).duplicated()]):
+            raise ValueError(f"Two variables would be called {twice[0]!r}, with their modality; rename one.")
         return {"var_names": var_names, "column_names": np.array(flat)}
 
 
@@ -207,9 +211,18 @@ def as_mudata(
 
 
 def _rows(mdata: MuData, name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Cells of `mdata` that a modality has, and their rows in its table."""
+    """Cells of `mdata` that a modality has, and their rows in its table.
+
+    Raises
+    ------
+    ValueError
+        If the table has changed since, in place of the counts of other cells.
+    """
     if name not in mdata.mod:
         return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
     row = np.asarray(mdata.obsmap[name]).ravel().astype(np.intp)  # counted from 1, 0 for none
     where = np.flatnonzero(row)
-    return where, row[where] - 1
+    rows, cells = row[where] - 1, mdata.mod[name].obs_names
+    if len(rows) != len(cells) or not np.array_equal(cells[rows], mdata.obs_names[where]):
+        raise ValueError(f"mdata[{name!r}] has other cells, or another order, than mdata has noted: mdata.update().")
+    return where, rows

@@ -24,6 +24,7 @@ from countsdiff.model._noised import NoisedCells
 from countsdiff.model._statistics import GeneStatistics
 from countsdiff.nn import BackboneName, adopted_state, get_backbone
 
+FARTHEST = 5.0  # standard deviations of a continuous covariate from its mean
 _SHARE_UNCONDITIONAL = 0.2  # rows trained with every covariate unknown (CountsDiff's p_uncond)
 _SHARE_VALIDATED = 0.2  # entries hidden at a time in validation, where training hides any share
 _LEAST_VALIDATED = 0.05  # and where it hides fewer, or validation would take a hundred passes
@@ -43,7 +44,8 @@ class CountsDiffModule(BaseModuleClass):
     statistics
         What is known of the genes before training; None where it is about to be loaded.
     continuous_location, continuous_scale
-        Mean and standard deviation of the continuous covariates, shape ``(n_continuous_cov,)``.
+        Mean and standard deviation of the continuous covariates, shape ``(n_continuous_cov,)``; infinite for those that
+        are the same in all cells.
     head, schedule, weight, spacing
         See :class:`~countsdiff.core.denoiser.Denoiser`, :func:`~countsdiff.core.schedule.get_schedule`,
         :class:`~countsdiff.core.loss.TimeSampler`.
@@ -135,7 +137,11 @@ class CountsDiffModule(BaseModuleClass):
         self.load_state_dict(state)
 
     def covariates(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Codes of the informative categorical covariates, and standardised continuous ones."""
+        """Codes of the informative categorical covariates, and standardised continuous ones.
+
+        What has told no cells apart is unknown: a network would make anything of another value. It would of one far
+        from all that it was trained on, too, so that these are taken for the farthest that is not.
+        """
         n_obs, device = len(tensors[REGISTRY_KEYS.BATCH_KEY]), self.continuous_location.device
         codes = [tensors[REGISTRY_KEYS.BATCH_KEY], tensors[REGISTRY_KEYS.LABELS_KEY]]
         if self._has_categories:
@@ -145,6 +151,8 @@ class CountsDiffModule(BaseModuleClass):
         if REGISTRY_KEYS.CONT_COVS_KEY in tensors:
             continuous = tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(device, torch.float32)
             continuous = (continuous - self.continuous_location) / self.continuous_scale
+            continuous = continuous.clamp(-FARTHEST, FARTHEST)
+            continuous = torch.where(self.continuous_scale.isinf(), torch.nan, continuous)
         if REGISTRY_KEYS.SIZE_FACTOR_KEY in tensors:
             size_factor = tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].to(device, torch.float32)
             continuous = torch.cat([continuous, size_factor.log()], dim=1)

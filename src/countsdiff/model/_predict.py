@@ -1,7 +1,7 @@
 """Runs a trained module over cells, block by block, and puts the answers together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from countsdiff.core.count_law import CountLaw
 from countsdiff.core.estimators import log_mean
-from countsdiff.core.interfaces import Context, DenoiserFn
+from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerState, sample
@@ -151,7 +151,8 @@ class Predictor:
         if request.output == "sample" and not self.task.evidence:
             generators = [RowGenerator(request.seed, keys, stream) for stream in request.streams()]
             if request.repaint is None:
-                results += [sample(self.denoiser, context, g, request.sampler, self.callback) for g in generators]
+                callback = None if self.callback is None else partial(_of_rows, self.callback, len(rows))
+                results += [sample(self.denoiser, context, g, request.sampler, callback) for g in generators]
             else:
                 results += [repaint(self.denoiser, context, g, request.sampler, request.repaint) for g in generators]
         if len(results) < len(request.names()):
@@ -204,6 +205,13 @@ class Predictor:
             continuous=self._filled(self.cells.continuous[rows]),
         )
         return context, self._filled(self.cells.keys[rows])
+
+
+def _of_rows(callback: Callable[[SamplerState], None], n_obs: int, state: SamplerState) -> None:
+    """Show a callback the state of the first rows, without those that fill up a tile."""
+    mean, shape = state.intensity.mean[:n_obs], state.intensity.shape
+    intensity = Intensity(mean, None if shape is None else shape[:n_obs])
+    callback(replace(state, x=state.x[:n_obs], intensity=intensity))
 
 
 def _summarise(law: CountLaw, request: Request, keys: Tensor) -> list[Tensor]:

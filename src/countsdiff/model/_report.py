@@ -155,7 +155,10 @@ class ReportingModel(CellModel):
         return findings
 
     def _check_new(self, adata: AnnData, entries: Entries, rows: NDArray[np.intp]) -> bool:
-        """Check that no entry to score was trained on, in the model's own data; return whether there were any."""
+        """Check that no entry to score was trained on, in the model's own data; return whether that says it all.
+
+        It does not where the model comes from a reference, which may have seen these cells.
+        """
         if self.adata is None or not self.learned_from_data_:
             return False
         trained = self._reader(self.adata)
@@ -170,7 +173,7 @@ class ReportingModel(CellModel):
                     "Hide some before training (see CountsDiffImputer.report, or use countsdiff impute --report), and "
                     "give held_out; or give cells that it has not seen, under names of their own."
                 )
-        return True
+        return not self.starts_from_reference_
 
     def _held_out(self, some: Cells, counts: NDArray, blank: NDArray, held: NDArray) -> HeldOut:
         """What the model predicts of the entries held out, given all others."""

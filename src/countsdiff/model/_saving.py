@@ -16,7 +16,7 @@ from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 
 from countsdiff.core.denoiser import Denoiser
-from countsdiff.core.heads import head_class
+from countsdiff.core.heads import get_head
 from countsdiff.core.loss import get_weight
 from countsdiff.core.schedule import get_schedule
 from countsdiff.counts import align_genes
@@ -118,7 +118,7 @@ class SavedModel(CellModel):
             "schedule": torch.equal(times.schedule(grid).p, get_schedule(named["schedule"])(grid).p),
             "weight": get_weight(times.weight) is get_weight(named["weight"]),
             "spacing": times.spacing == named["spacing"],
-            "head": type(denoiser) is Denoiser and type(denoiser.head) is head_class(named["head"]),
+            "head": type(denoiser) is Denoiser and type(denoiser.head) is type(get_head(named["head"], 1)),
             "backbone": type(denoiser.backbone) is backbone_class(named["backbone"]),
         }
         if others := [name for name, is_same in same.items() if not is_same]:
@@ -185,6 +185,7 @@ class SavedModel(CellModel):
         data = _saved_data(folder, prefix, registry["setup_method_name"]) if adata is None else adata
         if data is not False:
             _check_data(data, registry)
+            outline._check_known_categories(data)
             getattr(cls, registry["setup_method_name"])(data, source_registry=registry, **registry["setup_args"])
         model = cls(None if data is False else data, registry, **settings)
         for name in _KEPT:

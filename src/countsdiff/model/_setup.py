@@ -170,6 +170,13 @@ class RegisteredModel(CellModel):
         if not isinstance(mdata, MuData):
             other = "; use setup_anndata" if isinstance(mdata, AnnData) else ""
             raise TypeError(f"setup_mudata takes MuData; got {type(mdata).__name__}{other}.")
+        if mdata.is_view:
+            raise ValueError("These data are a view, which cannot be registered: setup_mudata takes mdata.copy().")
+        if mdata.axis != 0:
+            raise ValueError(
+                "setup_mudata takes modalities of the same cells (axis=0); those of these data share genes: join "
+                "them as AnnData, with a batch for each."
+            )
         cls._tell_apart(mdata)
         if not isinstance(layers, dict):  # names of modalities alone
             layers = dict.fromkeys(_as_list(layers) or mdata.mod)

@@ -32,7 +32,7 @@ class GeneStatistics:
         Factor model of the log ratios, see :class:`~countsdiff.core.interfaces.Evidence`.
     shrinkage, reliability
         Factors of the mean and of what a network says of a gene, of which few counts tell; see
-        :class:`~countsdiff.core.denoiser.Denoiser`.
+        :class:`~countsdiff.core.calibration.Calibration`.
     """
 
     mean: torch.Tensor

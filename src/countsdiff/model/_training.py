@@ -118,6 +118,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             raise ValueError("The genes of model.adata are not those it was made with; make a new model of these data.")
         elif not on_disk(self.adata_manager):
             check_counts(self.adata, self._layer())  # which may have been normalised since
+        self._code_covariates(self.adata)
         n_obs = self.adata.n_obs
         if lr is None:
             lr = 5e-4 if self.starts_from_reference_ else 2e-3

@@ -75,8 +75,9 @@ class TransferableModel(CellModel):
         Raises
         ------
         ValueError
-            If the data share no gene with the reference, or are no counts; or if means are to be adapted by a reference
-            trained with ``share_hidden=1``.
+            If the data share no gene with the reference, or are no counts; if a category is a number where that of the
+            reference is text, or the other way round; or if means are to be adapted by a reference trained with
+            ``share_hidden=1``.
         TypeError
             If they are AnnData and the reference is a model of MuData, or the other way round.
         KeyError
@@ -102,6 +103,7 @@ class TransferableModel(CellModel):
             )
         prepare = cls.prepare_query_anndata if reference._modalities() is None else cls.prepare_query_mudata
         query = prepare(adata, reference)
+        _check_kinds(query, reference)
         set_up = getattr(cls, reference.registry_["setup_method_name"])
         registered = {"source_registry": reference.registry_, "extend_categories": True, "allow_missing_labels": True}
         set_up(query, **registered, **reference._setup_args())
@@ -206,6 +208,19 @@ class TransferableModel(CellModel):
             return model
         loaded: Self = cls.load(model, adata=False, accelerator=accelerator, device=device)
         return loaded
+
+
+def _check_kinds(query: AnnData | MuData, reference: CellModel) -> None:
+    """Check that categories do not look like those of a reference and yet are new, as the number 1 beside "1"."""
+    for column, known in reference._known_categories().items():
+        by_name = {str(category): category for category in known.tolist()}
+        for category in pd.Index(query.obs[column].unique()).tolist():
+            twin = by_name.get(str(category), category)
+            if twin != category:
+                raise ValueError(
+                    f"adata.obs[{column!r}] has {category!r}, the reference {twin!r}: make them alike, such as by "
+                    f"adata.obs[{column!r}].astype({'str' if isinstance(twin, str) else type(twin).__name__})."
+                )
 
 
 def _missing_columns(adata: AnnData | MuData, setup_args: dict[str, Any]) -> dict[str, Any]:

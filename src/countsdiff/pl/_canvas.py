@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from countsdiff.counts import dense_rows, is_on_disk
+from countsdiff.counts import by_position, dense_rows, is_on_disk
 from countsdiff.layers import get_layer
 from countsdiff.matrix import check_is_matrix, to_dense
 
@@ -56,15 +56,21 @@ def finish(axes: Any, ax: Any, show: bool | None, save: str | Path | None) -> An
 def dense(adata: AnnData, which: Any) -> NDArray[np.float64]:
     """A matrix of the shape of `adata`: a layer by its name, ``X`` by ``None``, or the matrix itself.
 
+    A data frame goes by its names.
+
     Raises
     ------
     KeyError
         If there is no such layer; the message lists those there are.
     ValueError
         If the shape is another.
+    TypeError
+        If there is no AnnData.
     """
-    matrix = get_layer(adata, which) if isinstance(which, str) else adata.X if which is None else which
-    check_is_matrix(matrix=matrix)
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"This plot takes AnnData; got {type(adata).__name__}: of MuData one modality, mdata['rna'].")
+    check_is_matrix(matrix=which)
+    matrix = by_position(get_layer(adata, None) if which is None else which, adata)
     array = to_dense(dense_rows(matrix, np.arange(adata.n_obs)) if is_on_disk(matrix) else matrix, np.float64)
     if array.shape != adata.shape:
         raise ValueError(f"The matrix has shape {array.shape}, the data {adata.shape}.")

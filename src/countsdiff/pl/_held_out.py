@@ -143,9 +143,17 @@ def coverage(
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If the intervals were made for another coverage.
     """
     if not 0.0 < interval < 1.0:
         raise ValueError(f"interval is a coverage between 0 and 1, such as 0.9; got {interval}.")
+    made = adata.uns.get("countsdiff", {}).get(imputed, {}).get("interval")
+    if made is not None and made != interval:
+        raise ValueError(f"The intervals of {imputed!r} were made with interval={made:g}; got interval={interval:g}.")
     x, y, low, high = _entries(adata, hidden, truth, imputed, f"{imputed}_lower", f"{imputed}_upper")
     inside = (low <= x) & (x <= high)
     bins, members = _bins(y, n_bins)

@@ -125,13 +125,14 @@ def trajectory(
     Raises
     ------
     ValueError
-        If there are no states.
+        If there are no states, there is no such cell, or there are not as many names as genes.
     """
-    if not states:
-        raise ValueError("There are no states: collect them with model.generate(..., callback=states.append).")
-    counts: Any = np.stack([state.x[cell].cpu().numpy() for state in states], axis=1)
+    path, row = _path_of(cell, states)
+    counts: Any = np.stack([state.x[row].cpu().numpy() for state in path], axis=1)
+    if gene_names is not None and len(gene_names) != len(counts):
+        raise ValueError(f"gene_names are {len(gene_names)}, and there are {len(counts)} genes.")
     largest = np.argsort(-counts[:, -1], kind="stable")[:n_genes]
-    edges = np.array([0.0, *(state.p for state in states)])
+    edges = np.array([0.0, *(state.p for state in path)])
     axes = start(ax, (5.4, 0.8 + 0.17 * len(largest)))
     drawn = axes.pcolormesh(edges, np.arange(len(largest) + 1), np.log1p(counts[largest]), cmap="viridis")
     bar = axes.figure.colorbar(drawn, ax=axes, label="counts", shrink=0.85)
@@ -141,5 +142,19 @@ def trajectory(
     axes.set_yticks(np.arange(len(largest)) + 0.5, [str(n) for n in names], fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="survival probability p (reverse path: left to right)")
-    axes.set_title(f"cell {cell}: {counts[:, -1].sum():,.0f} counts after {len(states)} steps", fontsize=10)
+    axes.set_title(f"cell {cell}: {counts[:, -1].sum():,.0f} counts after {len(path)} steps", fontsize=10)
     return finish(axes, ax, show, save)
+
+
+def _path_of(cell: int, states: Sequence[SamplerState]) -> tuple[list[SamplerState], int]:
+    """States of the cells that were drawn together with one, and its row in them."""
+    if not states:
+        raise ValueError("There are no states: collect them with model.generate(..., callback=states.append).")
+    starts = [i for i, state in enumerate(states) if state.step == 0]
+    first = 0
+    for begin, end in zip(starts, [*starts[1:], len(states)], strict=True):
+        n_obs = len(states[begin].x)
+        if first <= cell < first + n_obs:
+            return list(states[begin:end]), cell - first
+        first += n_obs
+    raise ValueError(f"The states are of {first} cells, numbered from 0; there is no cell {cell}.")

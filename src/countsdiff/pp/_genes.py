@@ -1,6 +1,7 @@
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
 from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
@@ -27,7 +28,7 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     Raises
     ------
     ValueError
-        If `n_genes` is not positive, or there are more genes, none of which varies.
+        If `n_genes` is not positive, or there are more genes, none of which varies, or counts are NaN.
     KeyError
         If there is no such layer.
 
@@ -44,6 +45,10 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
     work = AnnData(counts.astype(np.float32))  # astype copies
+    if np.isnan(work.X.data if sparse.issparse(work.X) else work.X).any():
+        raise ValueError(
+            "NaN marks missing counts, of which genes cannot be chosen; choose from data without, or zeros."
+        )
     if not to_dense(work.X.max(axis=0) != work.X.min(axis=0)).any():
         raise ValueError("No gene varies from cell to cell, so that none can be chosen; take all of them.")
     sc.pp.normalize_total(work, target_sum=1e4)

@@ -4,6 +4,7 @@ from typing import Any
 
 from anndata import AnnData
 
+from countsdiff.counts import by_position
 from countsdiff.layers import borrow
 
 
@@ -45,7 +46,6 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     from lightning.pytorch import Trainer
 
     from countsdiff.model import CountsDiffImputer  # takes seconds, and nothing else in pp needs it
-    from countsdiff.model._missing import by_position
     from countsdiff.model._write import write_layers
 
     if not isinstance(adata, AnnData):

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import rankdata
 
+from countsdiff.counts import by_position
 from countsdiff.layers import check_key, check_not_read, get_layer
 from countsdiff.matrix import check_is_matrix, to_dense
 
@@ -239,7 +240,8 @@ def hide_entries(
     adata
         Annotated counts, ``(n_obs, n_vars)``; not changed.
     hidden
-        Boolean matrix of the same shape, dense or sparse: the entries to hide.
+        Boolean matrix of the same shape, dense or sparse, or a layer by its name: the entries to hide. A data frame
+        goes by its names.
     layer
         Layer with the counts; None for ``X``. Other layers of the copy still hold what they held.
     key_added
@@ -261,7 +263,7 @@ def hide_entries(
     """
     check_key(key_added)
     check_not_read([key_added], [layer])
-    hidden = to_dense(hidden)
+    hidden = to_dense(by_position(hidden, adata))
     if hidden.shape != adata.shape:
         raise ValueError(f"hidden has shape {hidden.shape}, but adata has shape {adata.shape}")
     if hidden.dtype != bool:
