@@ -1,5 +1,6 @@
 """A trained model put to work on data that may hold other genes, in another order, under another name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from countsdiff.counts import SPARSE_BELOW, align_genes, check_unique
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
+from countsdiff.model._request import Request
 from countsdiff.model._write import write_layers
 
 
@@ -48,7 +50,7 @@ class Job:
 
     def impute(self, key_added: str, **kwargs: Any) -> dict[str, Any]:
         """Impute, write the result to ``adata`` in full shape, and return the record of what was done."""
-        check_not_read([key_added], (self.layer, self.missing_layer))
+        check_not_read(written(key_added, kwargs), (self.layer, self.missing_layer))
         self.model.impute(self.work, key_added=key_added, **kwargs)
         record = {**self.work.uns["countsdiff"][key_added], "layer": self.layer or "X"}
         layers = {name: self.work.layers[name] for name in record["layers"]}
@@ -71,6 +73,12 @@ def _beside(left: Any, right: Any) -> Any:
     if sparse.issparse(right) and n_filled < SPARSE_BELOW * left.shape[0] * (left.shape[1] + right.shape[1]):
         return sparse.hstack([sparse.csr_matrix(left), right], format="csr")
     return np.concatenate([to_dense(left), to_dense(right)], axis=1)
+
+
+def written(key_added: str, options: Mapping[str, Any]) -> list[str]:
+    """Layers that :meth:`~countsdiff.CountsDiffImputer.impute` writes, asked with these options."""
+    known = {name: options[name] for name in ("output", "n_samples", "return_std", "interval") if name in options}
+    return Request(**known).names(key_added)
 
 
 def load_model(folder: Path, accelerator: str = "auto") -> CountsDiffImputer:

@@ -1,12 +1,15 @@
-"""Checkpoints of a training: tensors and JSON in one file, so that reading it runs no code."""
+"""Checkpoints of a training: tensors and JSON in one file, so that reading it runs no code; and how it is ended."""
 
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -83,6 +86,18 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], where
                 f"{where}: the training in there has {name} {before.get(name)}, not {now[name]}; give the same "
                 "settings and data to go on with it, or another place to start anew."
             )
+
+
+@contextmanager
+def failing_when_terminated() -> Iterator[None]:
+    """Have a process that was told to end (SIGTERM) in a training end with status 143.
+
+    With Lightning it would end with 0, as if all were done: a cluster's scheduler goes on to what needs the result.
+    """
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(128 + signal.SIGTERM) from error
 
 
 def _to_json(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:

@@ -182,6 +182,8 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
             values = block[rows, columns]
         if values.dtype.kind not in "biuf":
             raise ValueError(f"{where} holds {values.dtype}, not real numbers.")
+        if values.dtype == np.float16:
+            values = values.astype(np.float32)  # in which the largest count allowed is not infinite
         with np.errstate(invalid="ignore"):
             bad = (values < 0) | (values > _LARGEST) | ((values != np.floor(values)) & ~np.isnan(values))
         if not bad.any():

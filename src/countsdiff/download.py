@@ -15,7 +15,7 @@ _TIMEOUT = 60  # seconds without a byte
 
 def cache_dir() -> Path:
     """Folder of downloaded files: ``$COUNTSDIFF_CACHE``, or ``~/.cache/countsdiff``."""
-    return Path(os.environ.get("COUNTSDIFF_CACHE") or Path.home() / ".cache" / "countsdiff")
+    return Path(os.environ.get("COUNTSDIFF_CACHE") or "~/.cache/countsdiff").expanduser()
 
 
 def download(url: str, path: Path, check: Callable[[Path], None]) -> None:

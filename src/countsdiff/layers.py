@@ -77,9 +77,9 @@ def check_key(key_added: str) -> None:
     Raises
     ------
     ValueError
-        If it is empty, or has a slash.
+        If it is empty, has a slash, or is "." or "..".
     """
-    if not isinstance(key_added, str) or not key_added or "/" in key_added:
+    if not isinstance(key_added, str) or key_added in ("", ".", "..") or "/" in key_added:
         raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
 
 

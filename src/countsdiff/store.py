@@ -151,6 +151,49 @@ def hdf5_file(path: Path, mode: Literal["r+", "w"]) -> Iterator[h5py.File]:
                 raise raw.failure
 
 
+def check_target(target: Path, source: Path, *kept: Path) -> None:
+    """Check that a store can be written in the place of what is there, without harm.
+
+    Parameters
+    ----------
+    target
+        What is to be written.
+    source
+        What is read: neither may lie in the other.
+    *kept
+        What has to stay besides: it may not lie in the target.
+
+    Raises
+    ------
+    ValueError
+        If there would be harm, or what is there is no store of that kind, which nobody wants to lose.
+    """
+    place, read = target.resolve(), source.resolve()
+    if place == read or (target.exists() and source.exists() and target.samefile(source)):
+        raise ValueError(f"{target}: the output would overwrite the input; choose another name.")
+    if place.is_relative_to(read):
+        raise ValueError(f"{target}: this lies in the input {source}, which is not changed; choose another place.")
+    for path in (source, *kept):
+        if path.resolve().is_relative_to(place):
+            raise ValueError(f"{target}: {path} lies in it, and would be lost; choose another place.")
+    if target.suffix == ".zarr" and target.exists() and not _is_store(target):
+        raise ValueError(f"{target}: this is no AnnData store, and would be lost; choose another name.")
+    if target.suffix != ".zarr" and target.is_dir():
+        raise ValueError(f"{target}: this is a folder; name a file to write.")
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder is empty, or a zarr store of AnnData."""
+    if not path.is_dir():
+        return False
+    if not any(path.iterdir()):
+        return True
+    try:
+        return bool(_open_zarr(path, "r").attrs.get("encoding-type") == "anndata")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def copy_store(source: Path, target: Path) -> None:
     """Copy a store, in place of what is there."""
     remove_store(target)

@@ -12,7 +12,7 @@ import torch
 from countsdiff.benchmark import MASKS, Imputation, MolecularCV, Null, Results, run, write_report
 from countsdiff.benchmark._interfaces import Cells, Query, Score, Split
 from countsdiff.benchmark._latents import _seeded
-from countsdiff.benchmark._results import Unit
+from countsdiff.benchmark._results import PEAK_MEMORY, Unit
 from countsdiff.benchmark._subprocess import predict_in_subprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -295,6 +295,24 @@ except OSError as error:
         done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
         assert done.stdout == "File too large\n"
         assert list(Results(tmp_path).table().method) == ["first"]
+
+    def test_a_line_that_was_cut_off_is_not_there(self, results):
+        first, second, third = (Unit("null", "toy", "permuted", name, 0) for name in ("first", "second", "third"))
+        done = [Score("", PEAK_MEMORY, 1.0, "")]
+        results.add(first, done)
+        results.add(second, done)
+        table = results.folder / "results.csv"
+        table.write_bytes(table.read_bytes()[:-9])
+        assert Results(results.folder).done() == {first}
+        Results(results.folder).add(third, done)
+        assert Results(results.folder).done() == {first, third}
+
+    @pytest.mark.parametrize("name", ["results.csv", "benchmark.json"])
+    @pytest.mark.parametrize("content", ["a,b\n1,2,3\n", "a,b\n1,2\n", "{"])
+    def test_damaged_files_are_named(self, results, name, content):
+        (results.folder / name).write_text(content + "\n")
+        with pytest.raises(ValueError, match=name):
+            Results(results.folder).table() if name == "results.csv" else Results(results.folder).commands()
 
     def test_no_work_is_done_twice(self, data, latents, fakes, results, tmp_path):
         method = fakes.Diligent(data.counts, diary=tmp_path / "diary")

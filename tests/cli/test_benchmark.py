@@ -85,6 +85,7 @@ def test_imputes_in_place(run, source, tmp_path, monkeypatch):
         (("--methods", "label_mean"), "label_mean needs labels; name the column"),
         (("--labels-key", "kind"), "blood.h5ad: adata.obs has no column 'kind'"),
         (("--seeds", "1,-2"), "--seeds 1,-2: seeds are whole numbers"),
+        (("--seeds", "0,99999999999"), "seeds are at most 4294967295"),
         (("--seeds", ","), "--seeds ',' names none"),
         (("--methods", ""), "--methods '' names none"),
         (("--masks", ","), "--masks ',' names none"),

@@ -140,3 +140,21 @@ def test_drawn_classes_are_in_the_proportions_of_the_training_images():
     assert np.bincount(_in_proportion(300, 120, seed=0)).tolist().count(3) == 60  # the others twice
     order = classes[_in_proportion(120, 120, seed=0)]
     assert sorted(order) == classes.tolist() != order.tolist()
+
+
+def test_the_data_are_not_written_to(run, folder, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((8, 8, 3), 80 * i, np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
+    data = (tmp_path / "data.npz").write_bytes((folder / "data.npz").read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert data == len(before[tmp_path / "data.npz"])
+    for source, out in (("data.npz", "data.npz"), ("pictures", "pictures/0.png"), ("pictures", "pictures/new.png")):
+        status, _, err = run("image", "inpaint", folder / "run", "--data", tmp_path / source, "-o", tmp_path / out)
+        assert (status, "input" in err) == (2, True)
+    status, _, err = run(
+        "image", "train", folder / "tiny.yaml", "--data", tmp_path / "pictures", "-o", tmp_path / "pictures" / "run"
+    )
+    assert (status, "lies in the input" in err) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert run("image", "sample", folder / "run", "-o", tmp_path / "x.png", "--seed", 2**70)[0] == 2

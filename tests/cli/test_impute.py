@@ -184,3 +184,55 @@ def test_a_training_on_disk_is_resumed(run, save, tmp_path, adata, dense):
                 value += 1.0
     storage.save_checkpoint(checkpoint, file)
     assert (imputed("changed") != first).any()
+
+
+class TestWhatIsRead:
+    """Nothing that is read is written over, under whatever name, and before any work."""
+
+    def test_draws_do_not_take_the_place_of_the_counts(self, run, save, tmp_path, adata):
+        adata.layers["imputed_1"], adata.X = adata.X.copy(), adata.X.log1p()
+        source, model = save(adata), tmp_path / "model"
+        draws = ("--layer", "imputed_1", "--output", "sample", "--n-samples", 2)
+        out = ("-o", tmp_path / "out.h5ad")
+        assert run("impute", source, *out, "--layer", "imputed_1", "--save-model", model, *FAST)[0] == 0
+        (tmp_path / "out.h5ad").unlink()
+        for how in (
+            FAST,
+            ("--model", model),
+            ("--model", model, "--workers", 1),
+            ("--save-model", tmp_path / "other", "--workers", 1),
+        ):
+            status, _, err = run("impute", source, *out, *draws, *how)
+            assert (status, "would overwrite layers['imputed_1']" in err) == (2, True)
+            assert not (tmp_path / "out.h5ad").exists()
+            assert not (tmp_path / "other").exists()
+
+    @pytest.mark.parametrize("key", [".", ".."])
+    def test_names_that_are_no_layers(self, run, save, tmp_path, adata, key):
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", "--key-added", key)
+        assert (status, "key_added names a layer" in err) == (2, True)
+
+    def test_a_store_is_not_written_into(self, run, tmp_path, adata):
+        source = tmp_path / "in.zarr"
+        adata.write_zarr(source)
+        (tmp_path / "mine.zarr").write_text("mine")
+        names = sorted(path.name for path in source.iterdir())
+        for options in (
+            ("-o", source / "sub.zarr", "--save-model", tmp_path / "model"),
+            ("-o", tmp_path / "out.zarr", "--save-model", source / "model"),
+            ("-o", tmp_path / "mine.zarr", "--save-model", tmp_path / "model"),
+        ):
+            status, _, err = run("impute", source, *options, *FAST)
+            assert (status, len(err.splitlines())) == (2, 1)
+            assert sorted(path.name for path in source.iterdir()) == names
+            assert not (tmp_path / "model").exists()
+        assert (tmp_path / "mine.zarr").read_text() == "mine"
+
+
+def test_infinite_half_precision_counts_are_refused(run, save, tmp_path, adata):
+    counts = adata.X.toarray().astype(np.float16)
+    counts[3, 4] = np.inf
+    adata.X = counts
+    status, _, err = run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST)
+    assert status == 2
+    assert "cell 'cell3', gene 'gene4' holds inf, which is infinite" in err

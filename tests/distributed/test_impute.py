@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections import namedtuple
+from contextlib import nullcontext
 
 import anndata as ad
 import filelock
@@ -17,6 +18,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, distributed
 from countsdiff.cli import main
+from countsdiff.distributed._plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -340,3 +342,74 @@ def test_local_workers_keep_freed_memory(client):
     environments = client.run(lambda: dict(os.environ)).values()
     assert {int(environment["MALLOC_TRIM_THRESHOLD_"]) for environment in environments} == {2**30}
     assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"1"}
+
+
+class TestTargets:
+    """What is in the place of the output, or around it, is not lost."""
+
+    def refused(self, store, model, out, message):
+        before = {path: path.read_bytes() for path in store.parent.rglob("*") if path.is_file()}
+        with pytest.raises(ValueError, match=message):
+            distributed.impute(store, model, out=out)
+        assert {path: path.read_bytes() for path in store.parent.rglob("*") if path.is_file()} == before
+
+    @pytest.fixture
+    def store(self, folder, tmp_path):
+        shutil.copytree(folder / "data.zarr", tmp_path / "outer.zarr" / "in.zarr")
+        return tmp_path / "outer.zarr" / "in.zarr"
+
+    def test_around_or_in_the_input(self, folder, store):
+        self.refused(store, folder / "model", store.parent, "in.zarr lies in it, and would be lost")
+        self.refused(store, folder / "model", store / "sub.zarr", "this lies in the input")
+
+    def test_around_the_model(self, folder, store, tmp_path):
+        shutil.copytree(folder / "model", tmp_path / "out.zarr" / "model")
+        self.refused(store, tmp_path / "out.zarr" / "model", tmp_path / "out.zarr", "model lies in it")
+
+    def test_folders_and_files_of_others(self, folder, store, tmp_path):
+        (tmp_path / "notes.zarr").mkdir()
+        (tmp_path / "notes.zarr" / "thesis.txt").write_text("mine")
+        (tmp_path / "file.zarr").write_text("mine")
+        for name in ("notes.zarr", "file.zarr"):
+            self.refused(store, folder / "model", tmp_path / name, "this is no AnnData store, and would be lost")
+        (tmp_path / "folder.h5ad").mkdir()
+        self.refused(folder / "data.h5ad", folder / "model", tmp_path / "folder.h5ad", "this is a folder")
+
+    @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+    def test_links_are_written_through(self, folder, expected, tmp_path, kind):
+        (tmp_path / "far").mkdir()
+        (tmp_path / f"near.{kind}").symlink_to(tmp_path / "far" / f"out.{kind}")
+        for _ in range(2):  # where nothing is, and where there is an older result
+            distributed.impute(folder / f"data.{kind}", folder / "model", out=tmp_path / f"near.{kind}")
+            assert (tmp_path / f"near.{kind}").is_symlink()
+            result = read(tmp_path / "far" / f"out.{kind}").layers["imputed"]
+            np.testing.assert_array_equal(dense(result), dense(expected.layers["imputed"]))
+
+
+def test_unknown_categories_are_found_before_any_work(folder, tmp_path):
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    adata.obs["kind"] = adata.obs["kind"].astype(str)
+    adata.obs.iloc[-1, adata.obs.columns.get_loc("kind")] = "c"
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    with pytest.raises(ValueError, match="has 'c', which the model was not trained on"):
+        distributed.impute(tmp_path / "in.h5ad", folder / "model", chunk_size=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.h5ad"]
+
+
+def test_a_run_that_goes_on_needs_less_of_the_disk(folder, tmp_path, monkeypatch):
+    def interrupt(done, total):
+        if done == total:
+            raise InterruptedError
+
+    out = tmp_path / "out.h5ad"
+    with pytest.raises(InterruptedError):
+        distributed.impute(folder / "data.h5ad", folder / "model", out=out, chunk_size=20, callback=interrupt)
+    plan = Plan.make(folder / "data.h5ad", folder / "model", None, None, "imputed", 20, "auto", {})
+    needed = 2 * plan.n_bytes + (folder / "data.h5ad").stat().st_size
+    there = sum(path.stat().st_size for path in (tmp_path / "out.h5ad.parts").rglob("*"))
+    usage = namedtuple("usage", ["total", "used", "free"])
+    for free, fits in ((needed - there - 1, False), (needed - there, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(free, 0, free))
+        with nullcontext() if fits else pytest.raises(OSError, match="of disk"):
+            distributed.impute(folder / "data.h5ad", folder / "model", out=out, chunk_size=20)
+    assert out.is_file()

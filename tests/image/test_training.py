@@ -55,6 +55,13 @@ def test_a_training_goes_on_with_the_same_settings_only(tiny, images, tmp_path):
         train(images, tiny, tmp_path, seed=1, accelerator="cpu")
 
 
+def test_a_training_goes_on_with_the_same_images_only(tiny, images, tmp_path):
+    train(images, tiny, tmp_path, accelerator="cpu", max_minutes=0.0)
+    for other in (replace(images, pixels=255 - images.pixels), replace(images, codes=1 - images.codes)):
+        with pytest.raises(ValueError, match="has checksum of images"):
+            train(other, tiny, tmp_path, accelerator="cpu")
+
+
 def test_every_image_is_seen_as_often_as_any_other(tiny, images):
     # 8 images a step, 40 images: five steps are an epoch, wherever a slice begins
     config = tiny.with_options(batch_size=8)

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import warnings
@@ -157,10 +158,64 @@ def test_goes_on_with_the_same_data_and_settings_only(make_adata, tmp_path, monk
     for other, words in (
         (make_adata(n_obs=91), "cells 90, not 91"),
         (make_adata()[:, ::-1].copy(), "checksum of names"),
-        (make_adata(seed=1), "mean count"),
+        (make_adata(seed=1), "checksum of counts"),
     ):
         with pytest.raises(ValueError, match=words):
             fit(other, max_steps=12, resume=file)
+
+
+@pytest.mark.parametrize("other", ["mask", "cells", "batch", "age"])
+def test_goes_on_with_the_same_entries_and_covariates_only(make_adata, tmp_path, other):
+    def prepared(change):
+        adata = make_adata()
+        rng = np.random.default_rng(change == "mask")
+        adata.layers["hidden"] = rng.random(adata.shape) < 0.3
+        if change == "cells":
+            adata.X = adata.X[::-1].copy()  # the same counts in all, of other cells
+        for column in {"batch", "age"} & {change}:
+            adata.obs[column] = adata.obs[column].to_numpy()[::-1]
+        CountsDiffImputer.setup_anndata(
+            adata, missing_layer="hidden", batch_key="batch", continuous_covariate_keys=["age"]
+        )
+        return CountsDiffImputer(adata, width=8, depth=1)
+
+    file, how = tmp_path / "last.ckpt", {"enable_progress_bar": False, "accelerator": "cpu"}
+    prepared("nothing").train(4, resume=file, **how)
+    prepared("nothing").train(4, resume=file, **how)
+    what = {"mask": "counts", "cells": "counts"}.get(other, other)
+    with pytest.raises(ValueError, match=f"last.ckpt: the training in there has checksum of {what}"):
+        prepared(other).train(4, resume=file, **how)
+
+
+def test_a_query_goes_on_with_the_same_reference_only(make_adata, tmp_path):
+    references = [fit(make_adata(), max_steps=4, seed=seed) for seed in (0, 1)]
+    file, how = tmp_path / "last.ckpt", {"enable_progress_bar": False, "accelerator": "cpu"}
+    for _ in range(2):
+        CountsDiffImputer.load_query_data(make_adata(seed=1), references[0]).train(4, resume=file, **how)
+    with pytest.raises(ValueError, match="has checksum of the reference"):
+        CountsDiffImputer.load_query_data(make_adata(seed=1), references[1]).train(4, resume=file, **how)
+
+
+TERMINATED = """
+import os, signal, sys
+import anndata, lightning.pytorch as pl
+from countsdiff import CountsDiffImputer
+
+class Terminate(pl.Callback):
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+model = CountsDiffImputer(anndata.read_h5ad("in.h5ad"), width=8, depth=1)
+model.train(500, enable_progress_bar=False, accelerator="cpu", callbacks=[Terminate()])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+def test_a_terminated_training_is_no_success(make_adata, tmp_path):
+    make_adata().write_h5ad(tmp_path / "in.h5ad")
+    ended = subprocess.run([sys.executable, "-c", TERMINATED], cwd=tmp_path, check=False, timeout=300)
+    assert ended.returncode == 128 + signal.SIGTERM
 
 
 def test_a_checkpoint_a_minute(make_adata, tmp_path, monkeypatch):

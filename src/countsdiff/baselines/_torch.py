@@ -78,7 +78,10 @@ def train(
     n_steps: int | None,
     seed: int,
 ) -> ModuleT:
-    """Train as countsdiff is trained: AdamW on one cycle, minibatches of 128 cells, averaged weights, the best kept.
+    """Train much like countsdiff: AdamW on one cycle, minibatches of 128 cells, averaged weights, the best kept.
+
+    The weight decay is .1 for any number of cells, where that of countsdiff is 6 for few: with 6, ReMDM has R² .728 on
+    fetal heart spots (25 % hidden), with 1 .791, with .1 .792.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._io import InputError, blame, check_folder, read, report
 
 if TYPE_CHECKING:
@@ -181,7 +182,10 @@ def _integers(text: str) -> list[int]:
     names = _names("--seeds", text)
     if not all(name.isdecimal() for name in names):
         raise InputError(f"--seeds {text}: seeds are whole numbers with commas between, as 0,1,2.")
-    return [int(name) for name in names]
+    numbers = list(dict.fromkeys(map(int, names)))
+    if max(numbers) > MAX_SEED:
+        raise InputError(f"--seeds {text}: seeds are at most {MAX_SEED}.")
+    return numbers
 
 
 def _check_sources(sources: Sequence[str], fetch: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anndata import AnnData
 
 from countsdiff import distributed
+from countsdiff.apply import written
 from countsdiff.cli._io import InputError, blame
 from countsdiff.cli._job import fit, load
 from countsdiff.cli._probe import probe
@@ -15,7 +16,7 @@ from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Training
 from countsdiff.cli._training import bar, silence
 from countsdiff.layers import check_not_read, default_layer
 from countsdiff.model._missing import RULES
-from countsdiff.store import open_store
+from countsdiff.store import check_target, open_store
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,13 +48,15 @@ def impute(
     with blame(source):
         if source.is_file():
             probe(source)
+        check_target(out, source, *(path for path in (model_dir, save_model) if path is not None))
         if model_dir is None or model is None:
             if save_model is None:
                 raise InputError("Data on disk need a model on disk: name a folder with --model or --save-model.")
             if training.genes is not None:
                 raise InputError("--genes needs all data in memory: leave it out, or leave out --workers.")
             adata = open_store(source)
-            check_not_read([answer.key_added], (layers.layer or default_layer(adata), layers.missing_layer))
+            read = layers.layer or default_layer(adata), layers.missing_layer
+            check_not_read(written(answer.key_added, answer.options), read)
             model = fit(adata, layers, training)
             model.save(str(save_model))
             model_dir = save_model

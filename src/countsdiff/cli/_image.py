@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._impute import Accelerator
 from countsdiff.cli._io import InputError, check_folder, check_output, report
 from countsdiff.files import atomic
@@ -46,7 +47,7 @@ _Data = Annotated[
     ),
 ]
 _Png = Annotated[Path, Option("--out", "-o", metavar="OUT.png", help="Picture to write.")]
-_Seed = Annotated[int, Option(min=0, help="Seed of everything drawn.")]
+_Seed = Annotated[int, Option(min=0, max=MAX_SEED, help="Seed of everything drawn.")]
 _Steps = Annotated[int | None, Option(min=1, help="Reverse steps.", show_default="those of the model")]
 _Guidance = Annotated[float | None, Option(help="Strength of the classes.", show_default="that of the model")]
 _Attrition = Annotated[
@@ -75,7 +76,7 @@ def train(
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train a model of images. A training that was stopped goes on when it is started again."""
-    check_folder(out)
+    check_folder(out, Path(data))
     with _complaints():
         from countsdiff.image.config import get_config
         from countsdiff.image.training import train
@@ -155,7 +156,7 @@ def inpaint(
     zoom: Annotated[int, Option(min=1, help="Size of a pixel on the picture.")] = 2,
 ) -> None:
     """Hide pixels of test images and fill them in; rows of the picture: originals, masked images, filled images."""
-    check_output(out)
+    check_output(out, Path(data))
     with _complaints():
         import numpy as np
 
@@ -215,7 +216,7 @@ def evaluate(
     if inception is None and resnet is None:
         raise InputError("Name what to compare by: --inception download, or --resnet with a file of weights.")
     if json_file is not None:
-        check_output(json_file)
+        check_output(json_file, Path(data), *(path for path in (resnet,) if path is not None))
     with _complaints():
         from countsdiff.image.evaluate import inception_scores, resnet_frechet_distance
         from countsdiff.image.resnet import CifarResNet

@@ -159,7 +159,7 @@ def _check_paths(
             exists = save_model.exists()
         if exists:
             raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
-        check_folder(save_model)
+        check_folder(save_model, source)
 
 
 def _where(key_added: str, n_samples: int) -> str:

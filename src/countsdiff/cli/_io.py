@@ -103,7 +103,7 @@ def possible(path: Path) -> Iterator[None]:
 
 
 def check_output(path: Path, *inputs: Path) -> None:
-    """Check that `path` can be written, and is none of the files that are read.
+    """Check that `path` can be written, and is none of the files that are read, nor in one of their folders.
 
     Raises
     ------
@@ -115,6 +115,7 @@ def check_output(path: Path, *inputs: Path) -> None:
             same = path.exists() and source.exists() and path.samefile(source)
         if same:
             raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
+        _check_outside(path, source)
     if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"{path}: this is a folder; name a file to write.")
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -125,20 +126,27 @@ def check_output(path: Path, *inputs: Path) -> None:
     _check_permission(path, folder)
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, *inputs: Path) -> None:
     """Check that files can be written to the folder `path`, which is made, parents and all, where it is not there.
 
     Raises
     ------
     InputError
-        If they cannot, or if there is a file of that name.
+        If they cannot, if there is a file of that name, or if it lies in one of the folders that are read.
     """
+    for source in inputs:
+        _check_outside(path, source)
     whole = path.resolve()
     with possible(path):
         there = next(folder for folder in (whole, *whole.parents) if folder.exists())
     if not there.is_dir():
         raise InputError(f"{path}: {there} is a file; name a folder.")
     _check_permission(path, there)
+
+
+def _check_outside(path: Path, source: Path) -> None:
+    if path.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{path}: this lies in the input {source}, which is not changed; choose another place.")
 
 
 def _check_permission(path: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
-from countsdiff.apply import Job, apply, load_model, with_missing_as
+from countsdiff.apply import Job, apply, load_model, with_missing_as, written
 from countsdiff.cli._io import InputError, blame, write
 from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_entries
 from countsdiff.cli._training import progress_bar, silence
@@ -43,7 +43,8 @@ def impute(
     loaded = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):
         if loaded is None:
-            job = train(adata, layers, training, answer.key_added, for_report=results.report is not None)
+            names = written(answer.key_added, answer.options)
+            job = train(adata, layers, training, names, for_report=results.report is not None)
         else:
             job = apply(loaded, adata, layer=layers.layer, missing_layer=layers.missing_layer)
         missing = None if layers.missing_layer is None else get_layer(job.work, layers.missing_layer)
@@ -69,10 +70,13 @@ def impute(
     return record, len(job.columns)
 
 
-def train(adata: AnnData, layers: Layers, training: Training, key_added: str, *, for_report: bool) -> Job:
-    """Train a model on `adata`, or on its most variable genes; with some entries held out `for_report`."""
+def train(adata: AnnData, layers: Layers, training: Training, names: list[str], *, for_report: bool) -> Job:
+    """Train a model on `adata`, or on its most variable genes; with some entries held out `for_report`.
+
+    `names` are the layers that will be written.
+    """
     layers = replace(layers, layer=layers.layer or default_layer(adata))
-    check_not_read([key_added], (layers.layer, layers.missing_layer))  # not after minutes of training
+    check_not_read(names, (layers.layer, layers.missing_layer))  # not after minutes of training
     columns = np.arange(adata.n_vars)
     if training.genes is not None:
         check_counts(adata, layers.layer)

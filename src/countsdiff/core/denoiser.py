@@ -137,6 +137,9 @@ class Denoiser(nn.Module):
         return torch.cat([part.sum(1, keepdim=True) for part in values.split(self.group_sizes, dim=1)], dim=1)
 
 
+WEIGHTS_FORMAT = 2  # of the names of a denoiser's weights: 1 before heads and calibration were modules of their own
+
+
 def with_current_names(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     """Weights of a denoiser saved before heads and calibration were modules of their own, as they are called now.
 

@@ -13,7 +13,7 @@ from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answ
 from countsdiff.distributed._plan import Plan
 from countsdiff.files import atomic, check_same_format
 from countsdiff.layers import check_key
-from countsdiff.store import add_layers, add_record, copy_store, open_store, replace_store, store_size
+from countsdiff.store import add_layers, add_record, check_target, copy_store, open_store, replace_store, store_size
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -91,9 +91,8 @@ def impute(
     """
     store, model_dir = Path(store), Path(model_dir)
     out = store.with_name(f"{store.stem}.imputed{store.suffix}") if out is None else Path(out)
-    if out.exists() and out.samefile(store):
-        raise ValueError(f"{out}: the output would overwrite the input; choose another name.")
     check_same_format(out, store)
+    check_target(out, store, model_dir)
     check_whole(1, chunk_size=chunk_size)
     if of_whole := sorted({"adata", "indices", "inplace"} & set(options)):
         raise TypeError(
@@ -102,15 +101,16 @@ def impute(
     check_key(key_added)
     if client is not None and not hasattr(client, "submit"):
         raise TypeError(f"client is a dask.distributed.Client, such as local_client(2); got {client!r}.")
-    parts = out.with_name(f"{out.name}.parts")
+    place = out.resolve()  # a link is written through
+    parts = place.with_name(f"{place.name}.parts")
     try:
         plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, accelerator, options)
-        _check_room(out, plan.n_bytes, store_size(store))
+        _check_room(place, plan.n_bytes, store_size(store), store_size(parts) if parts.is_dir() else 0)
         parts.mkdir(exist_ok=True)
         with filelock.FileLock(parts / "lock", blocking=False):
             _claim(parts, plan)
             _answer_all(parts, plan, client, callback)
-            _put_together(parts, plan, store, out)
+            _put_together(parts, plan, store, place)
             shutil.rmtree(parts)  # before others may claim it
     except filelock.Timeout:
         raise ValueError(
@@ -123,9 +123,9 @@ def impute(
     return out
 
 
-def _check_room(out: Path, n_bytes: int, n_bytes_copied: int) -> None:
-    # the answers, in parts and put together, and the copy of the input
-    needed, free = 2 * n_bytes + n_bytes_copied, shutil.disk_usage(out.resolve().parent).free
+def _check_room(out: Path, n_bytes: int, n_bytes_copied: int, n_bytes_there: int) -> None:
+    # the answers, in parts and put together, and the copy of the input; less what an earlier run has written
+    needed, free = 2 * n_bytes + n_bytes_copied - n_bytes_there, shutil.disk_usage(out.parent).free
     logger.info("The result takes up to %.2f GB.", n_bytes / 1e9)
     if needed > free:
         raise OSError(

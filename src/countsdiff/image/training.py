@@ -1,6 +1,7 @@
 """Training in slices: every slice goes on from the last checkpoint exactly where the run would have been."""
 
 import csv
+import hashlib
 import json
 import time
 import warnings
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from countsdiff.checkpoint import SafeCheckpoints, check_same_training
+from countsdiff.checkpoint import SafeCheckpoints, check_same_training, failing_when_terminated
+from countsdiff.core.denoiser import WEIGHTS_FORMAT
 from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images
@@ -67,6 +69,9 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     what = {"n_images": len(images), "shape": [*images.shape], "categories": [[*names] for names in images.categories]}
+    pixels = hashlib.sha256(images.pixels.tobytes())
+    pixels.update(images.codes.tobytes())
+    what |= {"checksum of images": pixels.hexdigest()[:16], "format of weights": WEIGHTS_FORMAT}
     _check_run(folder, {"config": config.to_dict(), "seed": seed, **what})
     categories = images.categories if config.conditional else ()
     # the caller's random numbers are not touched: every step seeds torch's own stream for dropout
@@ -91,7 +96,8 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, datamodule=_Steps(images, config, seed), ckpt_path=checkpoint)
+        with failing_when_terminated():
+            trainer.fit(module, datamodule=_Steps(images, config, seed), ckpt_path=checkpoint)
     if trainer.global_step < config.n_steps:
         return None
     model = PixelModel(module.averaged.module.cpu(), config, images.shape, categories)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import rich.pretty  # noqa: F401  # which scvi-tools takes for loaded when it prints a registry
 import torch
 from anndata import AnnData
@@ -16,19 +15,18 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
-from scvi.model.base import BaseModelClass
 
 from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
 from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read
-from countsdiff.model._data import check_columns, check_is_data, chosen_rows, code_covariates, row_keys
+from countsdiff.model._covariates import CovariateModel
+from countsdiff.model._data import check_is_data, chosen_rows, row_keys
 from countsdiff.model._layout import JointTables, Layout, OneTable
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities
-from countsdiff.model._module import FARTHEST
 from countsdiff.model._predict import Cells, Predictor
 from countsdiff.model._request import Request
 from countsdiff.model._write import Collector, collect
@@ -37,7 +35,6 @@ logger = logging.getLogger("countsdiff")
 
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
-_WITHOUT_COLUMN = " Add it, or take the model to these data with load_query_data: the column is then unknown."
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
     REGISTRY_KEYS.LABELS_KEY,
@@ -47,14 +44,12 @@ _COVARIATES = (
 )
 
 
-class CellModel(BaseModelClass):
+class CellModel(CovariateModel):
     """Base of a model whose module holds an averaged denoiser."""
 
-    design_: pd.DataFrame  # covariates of training cells
     _adata: AnnData | MuData | None  # scvi-tools' own
     is_trained_: bool
     # saved with the model
-    starts_from_reference_: bool = False
     learned_from_data_: bool = False  # from the data that it holds, by training or by adapting means
     share_hidden_: float | None = None  # in training; None for any
 
@@ -122,14 +117,6 @@ class CellModel(BaseModelClass):
         read |= {missing} if isinstance(missing, str) and missing not in RULES else set()
         check_not_read(names, read)
         return names
-
-    def _seen_categories(self, key: str) -> list[Any]:
-        """Categories of the batch or the labels that the network knows: those that a cell had in training."""
-        known = list(self._state(key)["categorical_mapping"])
-        if self.starts_from_reference_:  # whose cells are not there to be asked
-            return known
-        column = self.design_[self._setup_args()[f"{key}_key"]]
-        return [category for category in known if (column == category).any()]
 
     def _answers(
         self,
@@ -220,48 +207,6 @@ class CellModel(BaseModelClass):
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
         reader = replace(self._reader(adata), columns=columns)
         return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
-
-    def _code_covariates(self, adata: AnnData | MuData) -> None:
-        """Check covariates, and code them as they are now if the model has registered these data before."""
-        check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)
-        self._check_known_categories(adata)
-        manager = None if adata.is_view else self.get_anndata_manager(adata)
-        if manager is not None:
-            code_covariates(manager)
-
-    def _check_known_categories(self, adata: AnnData | MuData) -> None:
-        """Check that cells have categories of covariates that the model was trained with."""
-        for column, known in self._known_categories().items():
-            values = pd.Index(adata.obs[column].unique())
-            unknown = values.difference(pd.Index(known), sort=False)
-            if len(unknown):
-                raise ValueError(
-                    f"adata.obs[{column!r}] has {unknown.tolist()[0]!r}, which the model was not trained on; it knows "
-                    f"{known.tolist()}. load_query_data takes a model to data of other categories."
-                )
-
-    def _known_categories(self) -> dict[str, NDArray[Any]]:
-        """Categories of every covariate by its column."""
-        args, others = self._setup_args(), self._state(REGISTRY_KEYS.CAT_COVS_KEY).get("mappings", {})
-        single = {args[f"{key}_key"]: key for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)}
-        known = {
-            column: self._state(key)["categorical_mapping"] for column, key in single.items() if column is not None
-        }
-        return known | others
-
-    def _warn_of_far_covariates(self, adata: AnnData | MuData) -> None:
-        """Warn of numbers that are far from all that the model was trained on: another unit, perhaps."""
-        mean, spread = (v.cpu().numpy() for v in (self.module.continuous_location, self.module.continuous_scale))
-        for name, at, scale in zip(self._setup_args()["continuous_covariate_keys"] or (), mean, spread, strict=True):
-            values = adata.obs[name].to_numpy(dtype=np.float64, na_value=np.nan)
-            far = np.abs(values - at) > FARTHEST * scale
-            if far.any():
-                nearest = at + math.copysign(FARTHEST * scale, values[far][0] - at)
-                warnings.warn(
-                    f"adata.obs[{name!r}] holds {values[far][0]:g} for cell {adata.obs_names[far][0]!r}, far from the "
-                    f"{at:g} ± {scale:g} of training: taken for {nearest:g} ({far.sum()} such cells).",
-                    stacklevel=5,
-                )
 
     def _reader(self, adata: AnnData | MuData) -> CellReader:
         """Counts of registered data, in the order they have."""

@@ -1,6 +1,5 @@
 """What is registered beside the counts: fields, covariates and which of the cells."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -10,8 +9,6 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField, MuDataWrapper, NumericalJointObsField
 
 from countsdiff.layers import require_columns
@@ -26,13 +23,6 @@ class Keys(NamedTuple):
 
 
 KEYS = Keys()
-
-_CODED = (  # covariates of which scvi-tools keeps codes or copies in the data
-    REGISTRY_KEYS.BATCH_KEY,
-    REGISTRY_KEYS.LABELS_KEY,
-    REGISTRY_KEYS.CAT_COVS_KEY,
-    REGISTRY_KEYS.CONT_COVS_KEY,
-)
 
 
 class CategoryField(CategoricalObsField):
@@ -69,33 +59,6 @@ class OptionalLayerField(LayerField):
         if self.attr_key not in adata_target.layers:
             return state_registry
         return super().transfer_field(state_registry, adata_target, **kwargs)
-
-
-def code_covariates(manager: AnnDataManager) -> None:
-    """Code covariates as ``obs`` has them now, in the categories that were registered.
-
-    scvi-tools keeps the codes in the data, where the next set-up of the same data overwrites them, and where they stay
-    if a column is changed.
-    """
-    for field in manager.fields:
-        if field.registry_key in _CODED and not field.is_empty:
-            state = manager.registry["field_registries"][field.registry_key]["state_registry"]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of rare categories, which the set-up told already
-                field.transfer_field(state, manager.adata)
-    manager.adata.uns["_scvi_manager_uuid"] = manager.id  # others see that codes are not theirs
-
-
-def covariates_are_current(manager: AnnDataManager) -> bool:
-    """Whether covariates were coded as ``obs`` has them now, and in its categories."""
-    keys = [key for key in _CODED if key in manager.data_registry]
-    before = [np.array(manager.get_from_registry(key), dtype=np.float64) for key in keys]
-    try:
-        code_covariates(manager)
-    except (KeyError, ValueError):  # a column is gone, or has categories of its own
-        return False
-    after = [np.array(manager.get_from_registry(key), dtype=np.float64) for key in keys]
-    return all(np.array_equal(*pair, equal_nan=True) for pair in zip(before, after, strict=True))
 
 
 def check_is_data(adata: Any) -> None:

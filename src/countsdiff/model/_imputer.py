@@ -13,7 +13,8 @@ from countsdiff.arguments import check_seed, check_whole
 from countsdiff.core.heads import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
-from countsdiff.model._data import check_is_data, covariates_are_current
+from countsdiff.model._covariates import covariates_are_current
+from countsdiff.model._data import check_is_data
 from countsdiff.model._differential import DifferentialModel
 from countsdiff.model._expression import ExpressionModel
 from countsdiff.model._generate import GenerativeModel

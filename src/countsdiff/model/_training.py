@@ -1,6 +1,5 @@
 """Training: how long, on what, validated how, and where it goes on."""
 
-import hashlib
 import logging
 import math
 import warnings
@@ -17,14 +16,15 @@ from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 
 from countsdiff.arguments import check_seed, check_whole
-from countsdiff.checkpoint import SafeCheckpoints, check_same_training
+from countsdiff.checkpoint import failing_when_terminated
 from countsdiff.counts import check_counts
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import calibrate
-from countsdiff.model._callbacks import Checkpoints, KeepBest
+from countsdiff.model._callbacks import KeepBest
 from countsdiff.model._loading import on_disk
 from countsdiff.model._modalities import join_tables
 from countsdiff.model._plan import CountsDiffTrainingPlan
+from countsdiff.model._resume import checkpointing, fingerprint
 from countsdiff.model._steps import StepSplitter
 
 _VALIDATE_EVERY = 100  # steps
@@ -154,9 +154,9 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
                 "precision": settings.get("precision", "32-true"),
                 "gradient_clip_val": settings["gradient_clip_val"],
             }
-            settings |= _checkpointing(Path(resume), self._fingerprint() | plan | cells | how, settings)
+            settings |= checkpointing(Path(resume), fingerprint(self) | plan | cells | how, settings)
         random = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-        with random, _without_notices(), self._or_as_before():
+        with random, _without_notices(), failing_when_terminated(), self._or_as_before():
             # scvi-tools adds to the history of a model that was trained, and a query has none
             self.is_trained_ = self.is_trained_ and self.history_ is not None
             self.module.set_calibration(calibrated=False)
@@ -191,21 +191,6 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             self.module.load_state_dict(before)
             self.module.eval()
             raise
-
-    def _fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a training to go on: the data and the model."""
-        names = "\n".join([*map(str, self.adata.obs_names), *map(str, self.adata.var_names)])
-        return {
-            "cells": self.summary_stats.n_cells,
-            "genes": self.summary_stats.n_vars,
-            "checksum of names": hashlib.sha256(names.encode()).hexdigest()[:8],
-            # rounded, as machines differ in the last digits
-            "mean count": float(f"{float(self.module.denoiser.mean.double().mean()):.3g}"),
-            "model": self._model_summary_string,
-            # but the seed of the first weights, which have been trained since
-            **{k: v for k, v in self.init_params_["non_kwargs"].items() if k != "seed"},
-            "set-up": str({name: value for name, value in self._setup_args().items() if value is not None}),
-        }
 
 
 def _check_arguments(
@@ -283,16 +268,3 @@ def _trainer_settings(
         # losses stand still while the learning rate is high, and fall again with it
         "early_stopping_patience": max(_PATIENCE, max_epochs // validate_every // 2),
     }
-
-
-def _checkpointing(file: Path, training: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a trainer that writes checkpoints of `training` to `file`, and goes on from there."""
-    storage = SafeCheckpoints()
-    checkpointing: dict[str, Any] = {
-        "callbacks": [*settings["callbacks"], Checkpoints(file, training)],
-        "plugins": [*settings.get("plugins", ()), storage],
-    }
-    if file.exists():
-        check_same_training(storage.load_checkpoint(file)["training"], training, file)
-        checkpointing["ckpt_path"] = str(file)
-    return checkpointing
