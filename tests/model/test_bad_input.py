@@ -318,6 +318,13 @@ def test_all_entries_missing(make_adata):
         CountsDiffImputer(adata)
 
 
+def test_no_counts_at_all(make_adata):
+    adata = make_adata()
+    adata.X = adata.X * 0
+    with pytest.warns(UserWarning, match="No observed count is above zero"):
+        CountsDiffImputer(adata)
+
+
 def test_arguments_that_a_set_up_does_not_have(make_adata):
     with pytest.raises(TypeError, match=r"setup_anndata\(\) has no argument 'label_key'; it has .*labels_key"):
         CountsDiffImputer.setup_anndata(make_adata(), label_key="kind")

@@ -71,7 +71,7 @@ class Plan:
         layer = counts_layer(model, adata, layer)
         check_unique(adata.obs_names, "cell")  # the random numbers of a cell go by its name
         check_counts(adata, layer)
-        model.check_covariates(adata)  # of all cells, not chunk by chunk
+        model._check_covariates(adata)  # of all cells, not chunk by chunk
         marks = [None if missing in RULES else missing, model.registry_["setup_args"]["missing_layer"]]
         marked = tuple(
             name for name in dict.fromkeys(marks) if name is not None and (name == missing or name in adata.layers)

@@ -31,27 +31,14 @@ class CovariateModel(BaseModelClass):
     design_: pd.DataFrame  # covariates of training cells
     starts_from_reference_: bool = False  # saved with the model
 
-    def check_covariates(self, adata: AnnData | MuData) -> None:
-        """Check that data have the covariates of the model, and no category that it was not trained on.
-
-        Parameters
-        ----------
-        adata
-            Data to be predicted.
-
-        Raises
-        ------
-        KeyError
-            If a column is absent.
-        ValueError
-            If a cell has no category, an unknown one, or a number that is infinite.
-        """
+    def _check_covariates(self, adata: AnnData | MuData) -> None:
+        """Check that data have the covariates of the model, and no category that it was not trained on."""
         check_columns(adata, self._setup_args(), _WITHOUT_COLUMN)
         self._check_known_categories(adata)
 
     def _code_covariates(self, adata: AnnData | MuData) -> None:
         """Check covariates, and code them as they are now if the model has registered these data before."""
-        self.check_covariates(adata)
+        self._check_covariates(adata)
         manager = None if adata.is_view else self.get_anndata_manager(adata)
         if manager is not None:
             code_covariates(manager)

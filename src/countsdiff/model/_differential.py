@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import stats
 
 from countsdiff.arguments import check_whole
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.metrics import log_normalise, pool_imputations
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import is_single
-from countsdiff.model._missing import resolve_missing
+from countsdiff.model._missing import Missing, resolve_missing
 from countsdiff.model._request import Request
 from countsdiff.model._write import collect
 
@@ -29,7 +29,7 @@ class DifferentialModel(CellModel):
         group1: str | Sequence[str] | None = None,
         group2: str | None = None,
         *,
-        missing: str | NDArray | sparse.spmatrix | None = None,
+        missing: Missing = None,
         n_imputations: int = 10,
         n_steps: int = 20,
         guidance_scale: float = 1.0,

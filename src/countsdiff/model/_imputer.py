@@ -87,7 +87,7 @@ class CountsDiffImputer(
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict | None = None,
         *,
         head: HeadName = "gamma",

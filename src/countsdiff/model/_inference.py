@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
-from countsdiff.model._missing import DEEPEN, DENOISE, resolve_missing
+from countsdiff.model._missing import DEEPEN, DENOISE, Missing, resolve_missing
 from countsdiff.model._request import Output, Request, check_output
 
 
@@ -21,10 +21,10 @@ class PredictiveModel(CellModel):
 
     def impute(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         *,
         indices: Sequence[int] | None = None,
-        missing: str | NDArray | sparse.spmatrix | None = None,
+        missing: Missing = None,
         output: Output = "mean",
         n_samples: int = 1,
         n_steps: int = 20,
@@ -132,7 +132,7 @@ class PredictiveModel(CellModel):
 
     def denoise(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         *,
         indices: Sequence[int] | None = None,
         output: Output = "mean",
@@ -173,7 +173,7 @@ class PredictiveModel(CellModel):
 
     def deepen(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         *,
         depth: float = 4.0,
         indices: Sequence[int] | None = None,

@@ -1,16 +1,22 @@
 """Which entries to impute, and what each of them is to the model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
+from scipy import sparse
 
 from countsdiff.counts import CellReader, by_position, check_boolean
 from countsdiff.layers import named_layers
 
 RULES = ("zeros", "all", "label_zeros")
+Matrix: TypeAlias = NDArray[Any] | pd.DataFrame | sparse.spmatrix | sparse.sparray
+Missing: TypeAlias = str | Matrix | Mapping[str, Matrix] | None  # a rule, a layer, or entries; of MuData by modality
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ DENOISE = Task(hidden=None, evidence=True, rewrite="all")
 DEEPEN = Task(hidden=None, evidence=True, rewrite="all", adds=True)
 
 
-def resolve_missing(missing, adata: AnnData, reader: CellReader, labels: NDArray[np.intp] | None = None) -> Task:
+def resolve_missing(
+    missing: Missing, adata: AnnData | MuData, reader: CellReader, labels: NDArray[np.intp] | None = None
+) -> Task:
     """Turn the `missing` argument of ``impute`` into a task.
 
     Parameters

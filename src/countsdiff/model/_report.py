@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from countsdiff.counts import CellReader
@@ -21,7 +20,7 @@ from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import row_keys
 from countsdiff.model._hold_out import Entries, check_known, hold_out, scored_rows
-from countsdiff.model._missing import DENOISE, Task, resolve_missing
+from countsdiff.model._missing import DENOISE, Matrix, Task, resolve_missing
 from countsdiff.model._predict import Cells
 from countsdiff.model._request import Request
 from countsdiff.report import (
@@ -49,7 +48,7 @@ class ReportingModel(CellModel):
         path: str | Path,
         adata: AnnData | None = None,
         *,
-        held_out: NDArray | sparse.spmatrix | str | None = None,
+        held_out: str | Matrix | None = None,
         details: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> Findings:

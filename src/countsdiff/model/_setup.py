@@ -50,7 +50,7 @@ class RegisteredModel(CellModel):
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         **kwargs,
-    ):
+    ) -> None:
         """%(summary)s.
 
         Parameters
@@ -128,7 +128,7 @@ class RegisteredModel(CellModel):
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         **kwargs,
-    ):
+    ) -> None:
         """Register counts of several modalities, to be modelled together.
 
         Each modality has a size factor of its own: how deeply a cell's proteins were counted says nothing of its RNA.

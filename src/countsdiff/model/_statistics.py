@@ -92,6 +92,8 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
         n_observed += (~missing).sum(0)
     if not n_observed.any():
         warnings.warn("No entry is observed: all are marked as missing, by True or NaN. Inverted?", stacklevel=2)
+    elif not totals.any():
+        warnings.warn("No observed count is above zero: there is nothing to learn. Another layer?", stacklevel=2)
     total = totals.sum(0)
     raw_mean = total / np.maximum(n_observed, 1)
     for chunk in reader.chunks(rows):
