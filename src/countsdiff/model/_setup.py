@@ -70,7 +70,9 @@ class RegisteredModel(CellModel):
             Columns of ``adata.obs`` with further categories of which counts depend, such as donor, treatment or sex;
             every cell needs a value.
         continuous_covariate_keys
-            Columns of ``adata.obs`` with numbers of which counts depend, such as age or time; NaN where unknown.
+            Columns of ``adata.obs`` with numbers of which counts depend, such as age or time; NaN where unknown. Those
+            more than five standard deviations from the mean of training are taken for five away, and a column that is
+            the same in all cells of training is unknown.
         **kwargs
             For scvi-tools, which sets up query data like a reference.
 
