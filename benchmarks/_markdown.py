@@ -1,6 +1,10 @@
-"""Tables for people."""
+"""Tables and pages for people."""
+
+from pathlib import Path
 
 import pandas as pd
+
+_NOTES = "## Notes"  # by hand, at the end of a page
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -9,3 +13,11 @@ def markdown(table: pd.DataFrame) -> str:
     for row in table.itertuples(index=False):
         lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def write_page(path: Path, *parts: str) -> None:
+    """Write a page of results; notes that somebody added to it by hand, below "## Notes", stay."""
+    before = path.read_text() if path.is_file() else ""
+    _, heading, notes = before.partition(f"\n{_NOTES}\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join([*parts, *([f"{_NOTES}\n\n{notes.strip()}"] if heading else [])]) + "\n")

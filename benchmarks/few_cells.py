@@ -15,7 +15,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from _markdown import markdown
+from _markdown import markdown, write_page
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, datasets, metrics, pp
@@ -70,7 +70,7 @@ def main() -> None:
         print(pd.DataFrame(rows[-len(answers) :]).to_string(), flush=True)
     table = pd.DataFrame(rows).groupby(["data", "cells", "hidden", "method"], sort=False).mean().reset_index()
     lines = ["# Few cells", f"`python benchmarks/few_cells.py`, means of the seeds {seeds}.", __doc__.split("\n\n")[2]]
-    (Path(__file__).parent / "results" / "few_cells.md").write_text("\n\n".join([*lines, markdown(table)]) + "\n")
+    write_page(Path(__file__).parent / "results" / "few_cells.md", *lines, markdown(table))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from _markdown import write_page
 from _protocol import load, parser
 from scipy import sparse, stats
 
@@ -180,7 +181,7 @@ def main() -> None:
     rows = pd.read_csv(args.out)
     order = {name: i for i, name in enumerate([*VARIANTS, *RIVALS])}
     rows = rows.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.name == "method" else c)
-    args.out.with_suffix(".md").write_text(report(rows) + "\n")
+    write_page(args.out.with_suffix(".md"), report(rows))
 
 
 if __name__ == "__main__":

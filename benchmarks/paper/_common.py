@@ -14,7 +14,7 @@ from scipy import sparse
 from countsdiff import metrics
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _markdown import markdown
+from _markdown import markdown, write_page
 from _protocol import Dataset, load
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
@@ -68,4 +68,4 @@ def write(name: str, title: str, rows: list[dict], by: list[str], text: str = ""
     means = table.drop(columns="seed").groupby(by, sort=False).mean().reset_index()
     seeds = ", ".join(str(seed) for seed in sorted(table.seed.unique()))
     origin = f"Written by `python benchmarks/paper/{name}.py`; means over seeds {seeds}. {text}"
-    (RESULTS / f"{name}.md").write_text(f"# {title}\n\n{origin}\n\n{markdown(means)}\n")
+    write_page(RESULTS / f"{name}.md", f"# {title}", origin, markdown(means))

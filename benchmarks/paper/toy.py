@@ -17,7 +17,7 @@ import anndata as ad
 import matplotlib
 import numpy as np
 import pandas as pd
-from _common import RESULTS, markdown
+from _common import RESULTS, markdown, write_page
 
 from countsdiff import CountsDiffImputer, metrics
 from countsdiff.baselines import GaussianDiffusion, ReMDM
@@ -161,14 +161,17 @@ def main() -> None:
     null = [metrics.mmd(a, b) for a, b in pairs]
     means = table.drop(columns="seed").groupby("method", sort=False).mean()
     rule_means = pd.concat(rules).drop(columns="seed").groupby(["regime", "births"], sort=False).mean()
-    (RESULTS / "toy.md").write_text(
-        f"# Toy set: {N_GENES} genes, {N_TRAIN:,} cells to train on, {N_DRAWN:,} drawn\n\n"
+    write_page(
+        RESULTS / "toy.md",
+        f"# Toy set: {N_GENES} genes, {N_TRAIN:,} cells to train on, {N_DRAWN:,} drawn",
         f"Written by `python benchmarks/paper/toy.py --seeds {' '.join(map(str, seeds))}`; means over the seeds. "
         f"Width {WIDTH}, {STEPS:,} steps of {BATCH} cells (rivals: {RIVAL_STEPS:,} of {RIVAL_BATCH}), {N_REVERSE} "
         f"reverse steps of CountsDiff. Squared MMD of 20 true pairs: "
-        f"mean {np.mean(null):.1e}, largest {np.max(null):.1e}.\n\n"
-        f"{markdown(means.reset_index())}\n\n"
-        f"## Birth rules with the rate head\n\n{markdown(rule_means.reset_index())}\n\n![marginals](toy.png)\n"
+        f"mean {np.mean(null):.1e}, largest {np.max(null):.1e}.",
+        markdown(means.reset_index()),
+        "## Birth rules with the rate head",
+        markdown(rule_means.reset_index()),
+        "![marginals](toy.png)",
     )
 
 

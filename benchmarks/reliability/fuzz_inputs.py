@@ -38,7 +38,7 @@ from scipy import sparse
 sys.path.append(str(Path(__file__).parents[1]))
 
 from _damage import BYTES
-from _markdown import markdown
+from _markdown import markdown, write_page
 
 from countsdiff import CountsDiffImputer
 from countsdiff.cli import main as command_line
@@ -314,10 +314,8 @@ def main() -> int:
     text = "\n".join([markdown(table), "", f"Defects: {len(defects)}.", *(f"- {defect}" for defect in defects)])
     print(text, f"{time.perf_counter() - start:.0f} s", sep="\n")
     if args.write:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "fuzz_inputs.md").write_text(
-            f"# Damaged input\n\n{__doc__}\nRun with --seed {args.seed}.\n\n{text}\n"
-        )
+        about = f"{__doc__}\nRun with --seed {args.seed}."
+        write_page(RESULTS / "fuzz_inputs.md", "# Damaged input", about, text)
     return 1 if defects else 0
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 sys.path.append(str(Path(__file__).parents[1]))
 
 from _damage import DAMAGES, FORGERIES, RECORD, SHARES, WEIGHTS
-from _markdown import markdown
+from _markdown import markdown, write_page
 from safetensors.torch import save
 
 from countsdiff import CountsDiffImputer
@@ -101,11 +101,13 @@ def main() -> int:
     text = "\n".join([markdown(table), "", f"Defects: {len(defects)}.", *(f"- {defect}" for defect in defects)])
     print(text, f"\n{took:.0f} s, at most {memory:.0f} MB", sep="\n")
     if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(
-            f"# Damaged model files\n\n{__doc__.strip().replace(COMMAND, f'    {COMMAND}')}\n\n"
+        write_page(
+            arguments.out,
+            "# Damaged model files",
+            __doc__.strip().replace(COMMAND, f"    {COMMAND}"),
             f"Run with --n {arguments.n} --seed {arguments.seed}, in {took:.0f} s on a shared core and with at most "
-            f"{memory:.0f} MB of memory, most of which is Python with torch.\n\n{text}\n"
+            f"{memory:.0f} MB of memory, most of which is Python with torch.",
+            text,
         )
     return 1 if defects else 0
 

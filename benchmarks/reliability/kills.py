@@ -31,7 +31,7 @@ from countsdiff import CountsDiffImputer, distributed
 from countsdiff.cli import main as command_line
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _markdown import markdown
+from _markdown import markdown, write_page
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 
@@ -166,7 +166,7 @@ def main() -> None:
         markdown(table),
         f"Files in the folder in the end: {', '.join(left)}.",
     ]
-    (RESULTS / "kills.md").write_text("\n\n".join(lines) + "\n")
+    write_page(RESULTS / "kills.md", *lines)
     if table[["input changed", "corrupt output", "other bytes after a rerun"]].to_numpy().any():
         sys.exit("Something was lost; see the table.")
 

@@ -24,7 +24,7 @@ from countsdiff import CountsDiffImputer, datasets, metrics, pp
 from countsdiff.baselines import get_baseline
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _markdown import markdown
+from _markdown import markdown, write_page
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 N_OBS, N_VARS = 10_000, 2_000
@@ -98,7 +98,7 @@ def main() -> None:
         f"countsdiff takes {in_all / table.loc['scvi', 'training (s)']:.2f} times as long as training scVI with its "
         f"defaults, and {in_all / table.loc['magic_sqrt', 'in all (s)']:.1f} times as long as MAGIC.",
     ]
-    (RESULTS / "end_to_end.md").write_text("\n\n".join(lines) + "\n")
+    write_page(RESULTS / "end_to_end.md", *lines)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _markdown import markdown
+from _markdown import markdown, write_page
 
 N_VARS, DENSITY, SHARE_MISSING = 2_000, 0.03, 0.05
 BLOCK = 10_000
@@ -164,7 +164,7 @@ def report(table: pd.DataFrame) -> None:
             lines.append(f"{workers} process(es): seconds grow as cells to the power of {slope:.3f}.")
     RESULTS.mkdir(parents=True, exist_ok=True)
     table.to_csv(RESULTS / "scale.csv", index=False)
-    (RESULTS / "scale.md").write_text("\n\n".join(lines) + "\n")
+    write_page(RESULTS / "scale.md", *lines)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from end_to_end import RESULTS, markdown, ours, prepare, rival
+from end_to_end import RESULTS, markdown, ours, prepare, rival, write_page
 
 from countsdiff import metrics
 
@@ -49,7 +49,7 @@ def main() -> None:
         "at a learning rate of .006.",
         markdown(pd.DataFrame(rows)),
     ]
-    (RESULTS / "short_training.md").write_text("\n\n".join(lines) + "\n")
+    write_page(RESULTS / "short_training.md", *lines)
 
 
 if __name__ == "__main__":

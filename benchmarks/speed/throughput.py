@@ -28,7 +28,7 @@ from countsdiff import CountsDiffImputer
 from countsdiff.core import thin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _markdown import markdown
+from _markdown import markdown, write_page
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 REPEATS = 3
@@ -209,7 +209,7 @@ def main() -> None:
         + f", copying {copying:.3g} GB/s.",
         f"Thinning is {speed_up:.1f} times as fast where nine tenths of the counts are zeros as where none is.",
     ]
-    (RESULTS / f"{name}.md").write_text("\n\n".join(lines) + "\n")
+    write_page(RESULTS / f"{name}.md", *lines)
 
 
 if __name__ == "__main__":

@@ -103,11 +103,15 @@ def code_covariates(manager: AnnDataManager) -> None:
 
 def covariates_are_current(manager: AnnDataManager) -> bool:
     """Whether covariates were coded as ``obs`` has them now, and in its categories."""
-    keys = [key for key in _CODED if key in manager.data_registry]
-    before = [np.array(manager.get_from_registry(key), dtype=np.float64) for key in keys]
+
+    def coded() -> list[NDArray[np.float64]]:
+        return [
+            np.array(manager.get_from_registry(key), dtype=np.float64) for key in manager.data_registry if key in _CODED
+        ]
+
     try:
+        before = coded()
         code_covariates(manager)
     except (KeyError, ValueError):  # a column is gone, or has categories of its own
         return False
-    after = [np.array(manager.get_from_registry(key), dtype=np.float64) for key in keys]
-    return all(np.array_equal(*pair, equal_nan=True) for pair in zip(before, after, strict=True))
+    return all(np.array_equal(*pair, equal_nan=True) for pair in zip(before, coded(), strict=True))
