@@ -159,6 +159,12 @@ def test_what_data_on_disk_do_not_go_with(run, save, tmp_path, adata, monkeypatc
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.h5ad"]
 
 
+@pytest.mark.parametrize(("name", "options"), [("none.h5ad", ("--workers", 1)), ("none.zarr", ())])
+def test_data_that_are_not_there(run, tmp_path, name, options):
+    status, _, err = run("impute", tmp_path / name, "-o", tmp_path / f"out{name[4:]}", "--save-model", "m", *options)
+    assert (status, f"{name}: there is no such file." in err) == (2, True)
+
+
 def test_the_output_has_the_format_of_the_input(run, save, tmp_path, adata):
     status, _, error = run("impute", save(adata), "-o", tmp_path / "out.zarr")
     assert status == 2
