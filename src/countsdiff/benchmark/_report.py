@@ -67,8 +67,9 @@ _IMPUTATION = (
 )
 _IMPUTATION_NOTE = (
     "Scored on hidden entries, on the scale of counts; from MMD on, whole cells of one sample with the observed "
-    "entries in place. Whole counts are the mean, rounded, or countsdiff's median: zeros then share one rank, which "
-    f"moves Spearman by more than methods differ. {_STAND_IN}: the method cannot sample, and its mean stands in. "
+    "entries in place. Whole counts are the median of methods that know a law or draw, and the mean, rounded, of all "
+    "others: zeros then share one rank, which moves Spearman by more than methods differ. "
+    f"{_STAND_IN}: the method cannot sample, and its mean stands in. "
     "Compare like with like: one perfect sample has about √2 times the RMSE of the perfect mean. MMD and energy "
     "distance are made for independent samples: between cells and their own imputations they fall a little below 0, "
     "and lower is better all the same."
