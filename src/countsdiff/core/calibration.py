@@ -21,7 +21,7 @@ class Corrections:
     slope
         Factor of the backbone's first output.
     sharpness, tail
-        Shapes are multiplied by sharpness · (1 + mean / tail), or by sharpness / (1 + mean / |tail|) for a negative
+        Shapes are multiplied by sharpness · (1 + mean / tail), or by sharpness / (1 − mean / tail) for a negative
         tail.
     drift
         Factors of all intensities at p = 0, 1/20, …, 19/20; in between they are interpolated.
