@@ -159,7 +159,6 @@ def main() -> None:
             print(rows[-1], flush=True)
         left = sorted(p.name for p in folder.iterdir())
     table = pd.DataFrame(rows)
-    RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [
         "# SIGKILL at random moments",
         f"`python benchmarks/reliability/kills.py --kills {args.kills} --seed {args.seed}`",

@@ -2,12 +2,16 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import anndata as ad
 import pandas as pd
 import scanpy as sc
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from _markdown import write_page
 
 RESULTS = Path(__file__).parents[1] / "results" / "scverse"
 
@@ -53,7 +57,5 @@ def write(rows: list[dict], out: Path, name: str, title: str, about: str) -> Non
         cells = [f"{part[s].mean():.3f} ({part[s].min():.3f}–{part[s].max():.3f})" for s in scores]
         lines.append("| " + " | ".join([*key, *cells]) + " |")
     seeds = ", ".join(map(str, sorted(table["seed"].unique())))
-    (out / f"{name}.md").write_text(
-        f"# {title}\n\n{about}\nMean (range) over seeds {seeds}.\n\n" + "\n".join(lines) + "\n"
-    )
+    write_page(out / f"{name}.md", f"# {title}", f"{about}\nMean (range) over seeds {seeds}.", "\n".join(lines))
     print("\n".join(lines))

@@ -88,7 +88,6 @@ def main() -> None:
         imputed, fit, whole = rival(name, counts, hidden)
         add(name, imputed, **{"training (s)": fit, "in all (s)": whole})
     table = pd.DataFrame(rows).set_index("method", drop=False)
-    RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [
         "# From file to file beside training scVI",
         "`python benchmarks/speed/end_to_end.py" + (f" --data {args.data.name}" if args.data else "") + "`",

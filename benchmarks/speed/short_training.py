@@ -40,7 +40,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             training = {"max_steps": n_steps, "batch_size": 512, "lr": 0.006}
             add(f"countsdiff, {n_steps:,} steps", *ours(counts, hidden, Path(folder), **training))
-    RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Short trainings",
         "`python benchmarks/speed/short_training.py" + (f" --data {args.data.name}" if args.data else "") + "`",

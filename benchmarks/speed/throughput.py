@@ -192,7 +192,6 @@ def main() -> None:
                     )
                     print(trained[-1], flush=True)
     speed_up = thinning(args.device)
-    RESULTS.mkdir(parents=True, exist_ok=True)
     name = "throughput" if args.device == "cpu" else "throughput_cuda"
     where = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     if args.device == "cuda":

@@ -1,8 +1,9 @@
 """Checkpoints of a training: tensors and JSON in one file, so that reading it runs no code; and how it is ended."""
 
+import hashlib
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,14 @@ def check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], where
                 f"{where}: the training in there has {name} {before.get(name)}, not {now[name]}; give the same "
                 "settings and data to go on with it, or another place to start anew."
             )
+
+
+def checksum(pieces: Iterable[bytes]) -> str:
+    """Checksum of data that come in pieces, for :func:`check_same_training`."""
+    found = hashlib.sha256()
+    for piece in pieces:
+        found.update(piece)
+    return found.hexdigest()[:16]
 
 
 @contextmanager

@@ -28,6 +28,22 @@ def check_same_format(out: Path, source: Path) -> None:
         raise ValueError(f"{out}: the output has the format of the input; let its name end in {ending}.")
 
 
+def check_apart(out: Path, source: Path) -> None:
+    """Check that what is to be written is not what is read, be it under another name (a link), and does not lie in it.
+
+    Raises
+    ------
+    ValueError
+        If it is, or does.
+    OSError
+        If no file can have one of the names.
+    """
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ValueError(f"{out}: the output would overwrite the input {source}; choose another name.")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out}: this lies in the input {source}, which is not changed; choose another place.")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails.

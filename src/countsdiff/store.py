@@ -15,7 +15,7 @@ import zarr
 from anndata import AnnData
 from scipy import sparse
 
-from countsdiff.files import sync
+from countsdiff.files import check_apart, sync
 from countsdiff.layers import outdated_layers
 
 __all__ = ["open_store"]
@@ -168,13 +168,9 @@ def check_target(target: Path, source: Path, *kept: Path) -> None:
     ValueError
         If there would be harm, or what is there is no store of that kind, which nobody wants to lose.
     """
-    place, read = target.resolve(), source.resolve()
-    if place == read or (target.exists() and source.exists() and target.samefile(source)):
-        raise ValueError(f"{target}: the output would overwrite the input; choose another name.")
-    if place.is_relative_to(read):
-        raise ValueError(f"{target}: this lies in the input {source}, which is not changed; choose another place.")
+    check_apart(target, source)
     for path in (source, *kept):
-        if path.resolve().is_relative_to(place):
+        if path.resolve().is_relative_to(target.resolve()):
             raise ValueError(f"{target}: {path} lies in it, and would be lost; choose another place.")
     if target.suffix == ".zarr" and target.exists() and not _is_store(target):
         raise ValueError(f"{target}: this is no AnnData store, and would be lost; choose another name.")

@@ -114,7 +114,7 @@ class Results:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         with self._table.open("ab", buffering=0) as file:
-            size = self._whole_size()
+            size = len(self._lines())
             file.truncate(size)  # a line that was cut off, by a power cut say, belongs to a unit that is not done
             file.seek(0, os.SEEK_END)
             if size == 0:
@@ -138,10 +138,8 @@ class Results:
         """Return all rows, without failures that were made up for and without older tries."""
         if not self._table.exists() or self._table.stat().st_size == 0:
             return pd.DataFrame(columns=list(COLUMNS)).astype({"seed": int, "value": float})
-        with self._table.open("rb") as file:
-            whole = io.BytesIO(file.read(self._whole_size()))
         try:  # "null" and "none" are names here
-            table = pd.read_csv(whole, keep_default_na=False, dtype=str)
+            table = pd.read_csv(io.BytesIO(self._lines()), keep_default_na=False, dtype=str)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(f"{self._table} is damaged ({error}); choose another folder, or mend it") from error
         if list(table.columns) != list(COLUMNS):
@@ -156,10 +154,10 @@ class Results:
         keys = [*Unit._fields, "estimate", "kind"]
         return table[~made_up_for].drop_duplicates(keys, keep="last", ignore_index=True).drop(columns="kind")
 
-    def _whole_size(self) -> int:
-        """Bytes of the lines that are whole."""
-        text = self._table.read_bytes() if self._table.exists() else b""
-        return text.rfind(b"\n") + 1
+    def _lines(self) -> bytes:
+        """The lines of the table that are whole."""
+        text = self._table.read_bytes()
+        return text[: text.rfind(b"\n") + 1]
 
     def _read(self) -> dict:
         try:

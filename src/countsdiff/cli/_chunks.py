@@ -40,8 +40,6 @@ def impute(
         The data written, on disk; the record of what was done; the number of genes imputed.
     """
     silence()
-    if not source.exists():
-        raise InputError(f"{source}: there is no such file.")
     if layers.missing_layer in RULES:
         raise InputError(
             f"--missing-layer names a boolean layer, and {layers.missing_layer!r} is the name of a rule; rename it."

@@ -140,8 +140,10 @@ def impute(
 def _check_paths(
     source: Path, out: Path, report: Path | None, resume: Path | None, save_model: Path | None, model: Path | None
 ) -> None:
-    """Check that what is to be written can be, and that no two options name the same."""
+    """Check that data are there, what is to be written can be, and that no two options name the same."""
     check_output(out, source)
+    if not source.exists():
+        raise InputError(f"{source}: there is no such file.")
     try:
         check_same_format(out, source)
     except ValueError as error:

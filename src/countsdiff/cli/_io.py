@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from countsdiff.cli._probe import probe
-from countsdiff.files import atomic
+from countsdiff.files import atomic, check_apart
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -111,11 +111,7 @@ def check_output(path: Path, *inputs: Path) -> None:
         If it cannot, or is one of them, be it under another name (a link).
     """
     for source in inputs:
-        with possible(path):
-            same = path.exists() and source.exists() and path.samefile(source)
-        if same:
-            raise InputError(f"{path}: the output would overwrite the input {source}; choose another name.")
-        _check_outside(path, source)
+        _check_apart(path, source)
     if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"{path}: this is a folder; name a file to write.")
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -135,7 +131,7 @@ def check_folder(path: Path, *inputs: Path) -> None:
         If they cannot, if there is a file of that name, or if it lies in one of the folders that are read.
     """
     for source in inputs:
-        _check_outside(path, source)
+        _check_apart(path, source)
     whole = path.resolve()
     with possible(path):
         there = next(folder for folder in (whole, *whole.parents) if folder.exists())
@@ -144,9 +140,12 @@ def check_folder(path: Path, *inputs: Path) -> None:
     _check_permission(path, there)
 
 
-def _check_outside(path: Path, source: Path) -> None:
-    if path.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"{path}: this lies in the input {source}, which is not changed; choose another place.")
+def _check_apart(path: Path, source: Path) -> None:
+    try:
+        with possible(path):
+            check_apart(path, source)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _check_permission(path: Path, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Training in slices: every slice goes on from the last checkpoint exactly where the run would have been."""
 
 import csv
-import hashlib
 import json
 import time
 import warnings
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from countsdiff.checkpoint import SafeCheckpoints, check_same_training, failing_when_terminated
+from countsdiff.checkpoint import SafeCheckpoints, check_same_training, checksum, failing_when_terminated
 from countsdiff.core.denoiser import WEIGHTS_FORMAT
 from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
@@ -69,9 +68,8 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     what = {"n_images": len(images), "shape": [*images.shape], "categories": [[*names] for names in images.categories]}
-    pixels = hashlib.sha256(images.pixels.tobytes())
-    pixels.update(images.codes.tobytes())
-    what |= {"checksum of images": pixels.hexdigest()[:16], "format of weights": WEIGHTS_FORMAT}
+    of_images = checksum([images.pixels.tobytes(), images.codes.tobytes()])
+    what |= {"checksum of images": of_images, "format of weights": WEIGHTS_FORMAT}
     _check_run(folder, {"config": config.to_dict(), "seed": seed, **what})
     categories = images.categories if config.conditional else ()
     # the caller's random numbers are not touched: every step seeds torch's own stream for dropout

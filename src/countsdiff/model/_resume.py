@@ -1,13 +1,12 @@
 """Going on with a training: what has to be the same, and a trainer that writes checkpoints."""
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from countsdiff.checkpoint import SafeCheckpoints, check_same_training
+from countsdiff.checkpoint import SafeCheckpoints, check_same_training, checksum
 from countsdiff.core.denoiser import WEIGHTS_FORMAT
 from countsdiff.model._base import CellModel
 from countsdiff.model._callbacks import Checkpoints
@@ -25,13 +24,13 @@ def fingerprint(model: CellModel) -> dict[str, Any]:
         "format of weights": WEIGHTS_FORMAT,
         "cells": model.summary_stats.n_cells,
         "genes": model.summary_stats.n_vars,
-        "checksum of names": _checksum([names.encode()]),
-        "checksum of counts": _checksum(_counts_and_marks(model)),
+        "checksum of names": checksum([names.encode()]),
+        "checksum of counts": checksum(_counts_and_marks(model)),
         **{
-            f"checksum of {column}": _checksum([repr(data.obs[column].tolist()).encode()])
+            f"checksum of {column}": checksum([repr(data.obs[column].tolist()).encode()])
             for column in (*categorical, *numbers)
         },
-        "checksum of the reference": _checksum(value.cpu().numpy().tobytes() for value in weights),
+        "checksum of the reference": checksum(value.cpu().numpy().tobytes() for value in weights),
         "model": model._model_summary_string,
         **{k: v for k, v in model.init_params_["non_kwargs"].items() if k != "seed"},
         "set-up": str({name: value for name, value in setup.items() if value is not None}),
@@ -58,11 +57,3 @@ def _counts_and_marks(model: CellModel) -> Iterator[bytes]:
         counts, missing = reader(rows)
         yield counts.tobytes()
         yield np.packbits(missing).tobytes()
-
-
-def _checksum(pieces: Iterable[bytes]) -> str:
-    """Checksum of bytes that come in pieces."""
-    found = hashlib.sha256()
-    for piece in pieces:
-        found.update(piece)
-    return found.hexdigest()[:16]

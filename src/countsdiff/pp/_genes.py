@@ -1,8 +1,8 @@
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
+from countsdiff.counts import stored_values
 from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
 
@@ -45,7 +45,7 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
     work = AnnData(counts.astype(np.float32))  # astype copies
-    if np.isnan(work.X.data if sparse.issparse(work.X) else work.X).any():
+    if np.isnan(stored_values(work.X)).any():
         raise ValueError(
             "NaN marks missing counts, of which genes cannot be chosen; choose from data without, or zeros."
         )
