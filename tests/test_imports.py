@@ -63,6 +63,15 @@ def test_packages_keep_to_their_layer(package, allowed):
             assert parts[0] != "countsdiff" or parts[1] in allowed, f"{file.name} imports {name}"
 
 
+def test_modules_with_an_underscore_are_used_by_their_own_package_only():
+    for file in sorted(ROOT.rglob("*.py")):
+        own = "countsdiff." + file.relative_to(ROOT).parts[0]
+        for name in imported_by(file):
+            package, _, hidden = name.partition("._")
+            if package.startswith("countsdiff.") and hidden:
+                assert f"{package}.".startswith(f"{own}."), f"{file.relative_to(ROOT)} imports {name}"
+
+
 def test_every_public_name_exists():
     from countsdiff import baselines, benchmark, core, image, metrics
 

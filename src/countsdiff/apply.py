@@ -14,8 +14,8 @@ from countsdiff.counts import SPARSE_BELOW, align_genes, check_unique
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
-from countsdiff.model._request import Request
-from countsdiff.model._write import write_layers
+from countsdiff.model.request import Request
+from countsdiff.model.write import write_layers
 
 
 @dataclass

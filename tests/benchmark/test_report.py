@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from countsdiff.benchmark import Results, write_report
-from countsdiff.benchmark._interfaces import Score
 from countsdiff.benchmark._results import Unit
+from countsdiff.benchmark.interfaces import Score
 
 COSTS = [Score("", "fit_seconds", 1.5), Score("", "impute_seconds", 0.25), Score("", "peak_memory_mb", 512.0)]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from countsdiff.benchmark import MASKS, Imputation, MolecularCV, Null, Results, run, write_report
-from countsdiff.benchmark._interfaces import Cells, Query, Score, Split
 from countsdiff.benchmark._latents import _seeded
 from countsdiff.benchmark._results import PEAK_MEMORY, Unit
 from countsdiff.benchmark._subprocess import predict_in_subprocess
+from countsdiff.benchmark.interfaces import Cells, Query, Score, Split
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 POINT = {"rmse", "mae", "bias", "r2", "poisson_loss", "spearman_per_cell"}
@@ -187,7 +187,7 @@ class TestDenoising:
         assert value(results.table(), "mean_absolute_correlation_unnormalised") == pytest.approx(expected)
 
     def test_output_that_varies_in_depth_alone_has_no_correlation_once_normalised(self, data, query):
-        from countsdiff.benchmark._interfaces import Prediction
+        from countsdiff.benchmark.interfaces import Prediction
 
         depth = np.random.default_rng(0).gamma(4.0, 1.0, (60, 1))
         prediction = Prediction((depth * data.counts.mean(axis=0)).astype(np.float32), None, None, 0, 0, 0, 0)
@@ -280,7 +280,7 @@ class TestResults:
         program = f"""
 import resource, signal
 from countsdiff.benchmark import Results
-from countsdiff.benchmark._interfaces import Score
+from countsdiff.benchmark.interfaces import Score
 from countsdiff.benchmark._results import PEAK_MEMORY, Unit
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

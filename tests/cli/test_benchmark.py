@@ -7,7 +7,7 @@ import pytest
 import scvi
 
 from countsdiff import datasets
-from countsdiff.datasets import _atlases
+from countsdiff.datasets import atlases
 
 FAST = ("--genes", "40", "--methods", "gene_mean", "--task", "null")
 
@@ -120,15 +120,15 @@ def test_says_which_data_there_are(run, source, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_fetches_an_atlas(run, source, tmp_path, monkeypatch):
     monkeypatch.setenv("COUNTSDIFF_CACHE", str(tmp_path / "cache"))
-    atlas = _atlases.Atlas("heart_atlas", source.as_uri(), "1 MB", None, 200)
-    monkeypatch.setitem(_atlases.ATLASES, "heart_atlas", atlas)
+    atlas = atlases.Atlas("heart_atlas", source.as_uri(), "1 MB", None, 200)
+    monkeypatch.setitem(atlases.ATLASES, "heart_atlas", atlas)
     monkeypatch.setattr(datasets.heart_atlas, "__defaults__", (150,))
     status, _, err = run("heart_atlas", *FAST, "--fetch", "--out", tmp_path / "out")
     assert status == 0, err
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert record["datasets"]["heart_atlas"]["n_obs"] == 150
-    offline = _atlases.Atlas("fetal_atlas", "http://127.0.0.1:9/fetal.h5ad", "1 MB", None, 200)
-    monkeypatch.setitem(_atlases.ATLASES, "fetal_atlas", offline)
+    offline = atlases.Atlas("fetal_atlas", "http://127.0.0.1:9/fetal.h5ad", "1 MB", None, 200)
+    monkeypatch.setitem(atlases.ATLASES, "fetal_atlas", offline)
     status, _, err = run("fetal_atlas", *FAST, "--fetch", "--out", tmp_path / "out")
     assert status == 2
     assert "cannot be downloaded" in err

@@ -11,7 +11,7 @@ from countsdiff.cli import _job
 from countsdiff.cli._settings import Layers, Training
 from countsdiff.counts import CellReader
 from countsdiff.layers import named_layers
-from countsdiff.model._hold_out import hold_out
+from countsdiff.model.hold_out import hold_out
 
 FAST = ("--steps", "20", "--accelerator", "cpu", "--labels-key", "kind")
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from countsdiff import datasets
-from countsdiff.datasets._atlases import ATLASES, Atlas
+from countsdiff.datasets.atlases import ATLASES, Atlas
 from countsdiff.download import cache_dir
 
 

@@ -8,9 +8,9 @@ from scipy import sparse, stats
 from countsdiff import CountsDiffImputer, datasets, metrics
 from countsdiff.core import Intensity
 from countsdiff.counts import CellReader
-from countsdiff.model._missing import DEEPEN
 from countsdiff.model._predict import Cells, Predictor
-from countsdiff.model._request import Request
+from countsdiff.model.missing import DEEPEN
+from countsdiff.model.request import Request
 
 
 def dense(matrix):

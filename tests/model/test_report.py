@@ -7,8 +7,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, baselines, metrics, pp
 from countsdiff.counts import CellReader
-from countsdiff.model import _hold_out
-from countsdiff.model._hold_out import hold_out
+from countsdiff.model.hold_out import hold_out
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +171,8 @@ class TestWhichEntries:
             queries[False].report(tmp_path / "r.html")
 
     def test_too_many_cells_are_looked_at_in_part(self, model, reported, tmp_path, monkeypatch):
-        monkeypatch.setattr(_hold_out, "_MAX_ENTRIES", 0)
-        monkeypatch.setattr(_hold_out, "_MIN_CELLS", 40)
+        monkeypatch.setattr("countsdiff.model.hold_out._MAX_ENTRIES", 0)
+        monkeypatch.setattr("countsdiff.model.hold_out._MIN_CELLS", 40)
         findings = model.report(tmp_path / "r.html", held_out="held_out")
         whole = reported[1].held_out
         some = np.isin(whole.rows, np.unique(whole.rows)[::3])

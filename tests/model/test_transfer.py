@@ -9,9 +9,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
-from countsdiff.model._missing import resolve_missing
 from countsdiff.model._predict import Predictor
-from countsdiff.model._request import Request
+from countsdiff.model.missing import resolve_missing
+from countsdiff.model.request import Request
 
 
 def dense(matrix):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ._interfaces import Counts
+from .interfaces import Counts
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,8 +8,8 @@ from countsdiff import metrics, pp
 from countsdiff.baselines import Imputer
 
 from ._data import Dataset
-from ._interfaces import Cells, Prediction, Query, Score, Split
 from ._methods import denoisers
+from .interfaces import Cells, Prediction, Query, Score, Split
 
 _SHARE = 0.9
 _DEPTH = (1 - _SHARE) / _SHARE

@@ -11,10 +11,10 @@ from countsdiff.baselines import Imputer
 from countsdiff.metrics.point import spearman_of_cells
 
 from ._data import Dataset
-from ._interfaces import Cells, Counts, Prediction, Query, Score, Split
 from ._latents import Latents
 from ._masks import MASKS
 from ._methods import imputers
+from .interfaces import Cells, Counts, Prediction, Query, Score, Split
 
 Design = Literal["paper", "in_place"]
 

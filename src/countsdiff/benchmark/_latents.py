@@ -15,7 +15,7 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from ._interfaces import Counts
+from .interfaces import Counts
 
 if TYPE_CHECKING:
     from ._data import Dataset

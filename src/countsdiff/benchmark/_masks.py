@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from countsdiff import pp
 
-from ._interfaces import Counts
+from .interfaces import Counts
 
 Mask = Callable[[Counts, NDArray[np.float64], int], NDArray[np.bool_]]
 

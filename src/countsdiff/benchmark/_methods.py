@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from countsdiff.baselines import Imputer
 
-from ._interfaces import Counts, Task
+from .interfaces import Counts, Task
 
 if TYPE_CHECKING:
     from anndata import AnnData

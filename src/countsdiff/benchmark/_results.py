@@ -14,7 +14,7 @@ import pandas as pd
 from countsdiff.files import atomic
 
 from ._data import Dataset
-from ._interfaces import Score
+from .interfaces import Score
 
 PEAK_MEMORY = "peak_memory_mb"  # every answered unit ends with this row
 FAILURES = ("absent", "failed")

@@ -5,9 +5,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ._data import Dataset
-from ._interfaces import Failure, Prediction, Query, Score, Task
 from ._results import PEAK_MEMORY, Results, Unit
 from ._subprocess import predict_in_subprocess
+from .interfaces import Failure, Prediction, Query, Score, Task
 
 if TYPE_CHECKING:
     from countsdiff.baselines import Imputer

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._interfaces import Failure, Job, Prediction, Split
+from .interfaces import Failure, Job, Prediction, Split
 
 if TYPE_CHECKING:
     from countsdiff.baselines import Imputer

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from countsdiff.baselines import FittedRounder, FittedSampler
-from countsdiff.benchmark._interfaces import Cells, Counts, Failure, Job, Prediction
+from countsdiff.benchmark.interfaces import Cells, Counts, Failure, Job, Prediction
 
 
 def peak_memory() -> float:

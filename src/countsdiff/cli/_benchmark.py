@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from countsdiff.benchmark import Dataset, Results
-    from countsdiff.benchmark._interfaces import Task
+    from countsdiff.benchmark.interfaces import Task
 
 _BUNDLED = "pbmc3k"
 
@@ -190,7 +190,7 @@ def _integers(text: str) -> list[int]:
 
 def _check_sources(sources: Sequence[str], fetch: bool) -> None:
     """Say what is wrong with a source before any of them is read."""
-    from countsdiff.datasets._atlases import ATLASES
+    from countsdiff.datasets.atlases import ATLASES
 
     for source in sources:
         if source in ATLASES:
@@ -212,7 +212,7 @@ def _name(source: str) -> str:
 
 def _read(source: str) -> "AnnData":
     from countsdiff import datasets
-    from countsdiff.datasets._atlases import ATLASES
+    from countsdiff.datasets.atlases import ATLASES
 
     if source == _BUNDLED or source in ATLASES:
         return getattr(datasets, source)()

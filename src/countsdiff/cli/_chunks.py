@@ -15,7 +15,7 @@ from countsdiff.cli._probe import probe
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Training
 from countsdiff.cli._training import bar, silence
 from countsdiff.layers import check_not_read, default_layer
-from countsdiff.model._missing import RULES
+from countsdiff.model.missing import RULES
 from countsdiff.store import check_target, open_store
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_
 from countsdiff.cli._training import progress_bar, silence
 from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
-from countsdiff.model._hold_out import hold_out
+from countsdiff.model.hold_out import hold_out
 
 _NOT_TRAINED_ON = "_countsdiff_not_trained_on"
 

@@ -23,7 +23,7 @@ from countsdiff.files import atomic
 from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
 from countsdiff.model import CountsDiffImputer
-from countsdiff.model._missing import RULES
+from countsdiff.model.missing import RULES
 from countsdiff.store import open_store
 
 Matrices = dict[str, Any]

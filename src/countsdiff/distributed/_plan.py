@@ -23,7 +23,7 @@ from countsdiff.counts import (
 )
 from countsdiff.distributed._chunk import Files, Rows, saved_model
 from countsdiff.layers import get_layer
-from countsdiff.model._missing import RULES
+from countsdiff.model.missing import RULES
 from countsdiff.store import open_store
 
 

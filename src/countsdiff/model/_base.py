@@ -25,11 +25,11 @@ from countsdiff.model._covariates import CovariateModel
 from countsdiff.model._data import check_is_data, chosen_rows, row_keys
 from countsdiff.model._layout import JointTables, Layout, OneTable
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
-from countsdiff.model._missing import RULES, Task, resolve_missing
 from countsdiff.model._modalities import Modalities
 from countsdiff.model._predict import Cells, Predictor
-from countsdiff.model._request import Request
-from countsdiff.model._write import Collector, collect
+from countsdiff.model.missing import RULES, Task, resolve_missing
+from countsdiff.model.request import Request
+from countsdiff.model.write import Collector, collect
 
 logger = logging.getLogger("countsdiff")
 

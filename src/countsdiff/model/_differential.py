@@ -14,9 +14,9 @@ from countsdiff.core.sampler import SamplerConfig
 from countsdiff.metrics import log_normalise, pool_imputations
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import is_single
-from countsdiff.model._missing import Missing, resolve_missing
-from countsdiff.model._request import Request
-from countsdiff.model._write import collect
+from countsdiff.model.missing import Missing, resolve_missing
+from countsdiff.model.request import Request
+from countsdiff.model.write import collect
 
 
 class DifferentialModel(CellModel):

@@ -16,11 +16,11 @@ from scvi import REGISTRY_KEYS
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import chosen_rows, is_single
-from countsdiff.model._missing import DENOISE
 from countsdiff.model._modalities import Modalities
 from countsdiff.model._predict import Cells
-from countsdiff.model._request import Request
-from countsdiff.model._write import collect
+from countsdiff.model.missing import DENOISE
+from countsdiff.model.request import Request
+from countsdiff.model.write import collect
 
 if TYPE_CHECKING:
     from sparse import GCXS

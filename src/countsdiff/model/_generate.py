@@ -20,11 +20,11 @@ from countsdiff.core.schedule import Spacing
 from countsdiff.counts import CellReader
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import covariate_columns, is_single, row_keys
-from countsdiff.model._missing import GENERATE
 from countsdiff.model._modalities import as_mudata
 from countsdiff.model._predict import Cells
-from countsdiff.model._request import Request
-from countsdiff.model._write import Collector, collect, write_layers
+from countsdiff.model.missing import GENERATE
+from countsdiff.model.request import Request
+from countsdiff.model.write import Collector, collect, write_layers
 
 _MAX_DESIGN = 10_000  # cells, evenly spaced
 _DESIGN_STREAM = 2**20  # of random numbers, away from those of the counts

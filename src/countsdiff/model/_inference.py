@@ -12,8 +12,8 @@ from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
-from countsdiff.model._missing import DEEPEN, DENOISE, Missing, resolve_missing
-from countsdiff.model._request import Output, Request, check_output
+from countsdiff.model.missing import DEEPEN, DENOISE, Missing, resolve_missing
+from countsdiff.model.request import Output, Request, check_output
 
 
 class PredictiveModel(CellModel):

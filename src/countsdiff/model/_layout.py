@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from countsdiff.counts import CellReader, as_row_access
 from countsdiff.layers import get_layer
 from countsdiff.model._modalities import Modalities, join_tables
-from countsdiff.model._write import as_arrays, write_layers, write_record
+from countsdiff.model.write import as_arrays, write_layers, write_record
 
 
 class Layout(Protocol):

@@ -17,8 +17,8 @@ from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerState, sample
 from countsdiff.counts import CellReader, dense_rows
-from countsdiff.model._missing import Task
-from countsdiff.model._request import Request
+from countsdiff.model.missing import Task
+from countsdiff.model.request import Request
 
 _REFERENCE_DEPTH = 1e4  # log_mean is for counts that will be normalised to 10,000 per cell, then log1p
 

@@ -19,10 +19,10 @@ from countsdiff.files import atomic
 from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import row_keys
-from countsdiff.model._hold_out import Entries, check_known, hold_out, scored_rows
-from countsdiff.model._missing import DENOISE, Matrix, Task, resolve_missing
 from countsdiff.model._predict import Cells
-from countsdiff.model._request import Request
+from countsdiff.model.hold_out import Entries, check_known, hold_out, scored_rows
+from countsdiff.model.missing import DENOISE, Matrix, Task, resolve_missing
+from countsdiff.model.request import Request
 from countsdiff.report import (
     FILLED,
     Findings,

@@ -12,7 +12,7 @@ from scipy import stats
 from countsdiff.layers import require_columns
 from countsdiff.metrics import log_normalise
 
-from ._canvas import BLUE, GREY, dense, finish, start
+from .canvas import BLUE, GREY, dense, finish, start
 
 
 def zeros_filled(

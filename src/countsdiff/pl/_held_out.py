@@ -14,7 +14,7 @@ from scipy import stats
 from countsdiff.core import CountLaw
 from countsdiff.counts import check_boolean
 
-from ._canvas import BLUE, GREY, ORANGE, dense, finish, start
+from .canvas import BLUE, GREY, ORANGE, dense, finish, start
 
 
 def recovery(

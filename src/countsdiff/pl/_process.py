@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from countsdiff.core import SamplerState, SurvivalSchedule, get_schedule
 
-from ._canvas import BLUE, ORANGE, finish, start
+from .canvas import BLUE, ORANGE, finish, start
 
 if TYPE_CHECKING:
     from countsdiff import CountsDiffImputer

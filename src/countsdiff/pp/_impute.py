@@ -46,7 +46,7 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
     from lightning.pytorch import Trainer
 
     from countsdiff.model import CountsDiffImputer  # takes seconds, and nothing else in pp needs it
-    from countsdiff.model._write import write_layers
+    from countsdiff.model.write import write_layers
 
     if not isinstance(adata, AnnData):
         raise TypeError(f"pp.impute takes AnnData; got {type(adata).__name__} (of MuData see setup_mudata).")

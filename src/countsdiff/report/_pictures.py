@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from countsdiff import pl
-from countsdiff.pl._canvas import BLUE, GREY
+from countsdiff.pl.canvas import BLUE, GREY
 
 from ._findings import Calibration, HeldOut
 

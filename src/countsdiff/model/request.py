@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from countsdiff.arguments import check_seed, check_whole
 from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import SamplerConfig
-from countsdiff.model._missing import Task
+from countsdiff.model.missing import Task
 
 Output = Literal["mean", "median", "log_mean", "sample"]
 
