@@ -64,6 +64,11 @@ def test_a_mask_that_needs_genes_left_out_is_for_data_that_have_some(run, tmp_pa
     assert not (tmp_path / "results.csv").exists()
 
 
+def test_a_method_that_there_is_not_leaves_no_folder(run, source, tmp_path):
+    status, _, err = run(source, "--methods", "nonsense", "--out", tmp_path / "out")
+    assert (status, "nonsense" in err, (tmp_path / "out").exists()) == (2, True, False)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_imputes_in_place(run, source, tmp_path, monkeypatch):
     whole = scvi.model.SCVI.train  # four hundred epochs, of which a few have latents, too

@@ -71,6 +71,13 @@ class TestEvaluate:
         status, _, err = run("evaluate", "--truth", files[0], "--imputed", path, "--missing-layer", "counts")
         assert (status, "layers['counts'] holds" in err, "must be boolean" in err) == (2, True, True)
 
+    def test_refuses_infinite_predictions(self, run, save, files):
+        guess = files[2].copy()
+        guess.layers["imputed"] = np.where(np.asarray(guess.layers["hidden"].todense()), np.inf, 1.0)
+        path = save(guess, "infinite.h5ad")
+        status, _, err = run("evaluate", "--truth", files[0], "--imputed", path, "--missing-layer", "hidden")
+        assert (status, "infinite for cell" in err, err.count("\n")) == (2, True, 1)
+
     def test_refuses_a_truth_that_is_no_counts(self, run, save, files, adata):
         truth = adata.copy()
         truth.X = np.log1p(np.asarray(truth.X) * 0.37)

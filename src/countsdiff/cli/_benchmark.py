@@ -14,7 +14,7 @@ from countsdiff.cli._io import InputError, blame, check_folder, read, report
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from countsdiff.benchmark import Dataset, Results
+    from countsdiff.benchmark import Dataset
     from countsdiff.benchmark.interfaces import Task
 
 _BUNDLED = "pbmc3k"
@@ -111,9 +111,7 @@ def benchmark(
     from countsdiff.cli._training import silence
 
     silence()
-    with blame(out):
-        results = Results(out)
-    chosen = _task(task, design or Design.PAPER, masks, scvi_model, results)
+    chosen = _task(task, design or Design.PAPER, masks, scvi_model, out)
     with _one_sentence():
         names = None if methods is None else _names("--methods", methods)
         contestants = choose(chosen, names, with_labels=labels_key is not None)
@@ -122,6 +120,8 @@ def benchmark(
         with blame(Path(source)):
             prepared.append(prepare(_read(source), _name(source), layer=layer, n_genes=genes, labels_key=labels_key))
     chosen = _fitting(chosen, prepared, asked=masks is not None)
+    with blame(out):
+        results = Results(out)  # which makes the folder
     with _one_sentence():
         for dataset in prepared:
             results.register(dataset)
@@ -130,7 +130,7 @@ def benchmark(
     report(f"Wrote {write_report(results)}, the same as report.md, and {out / 'results.csv'}.")
 
 
-def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | None, results: "Results") -> "Task":
+def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | None, out: Path) -> "Task":
     from countsdiff.benchmark import MASKS, Imputation, Latents, MolecularCV, Null
 
     if task is TaskName.MOLECULAR_CV:
@@ -142,7 +142,7 @@ def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | 
     default = "mcar50" if design is Design.IN_PLACE else ",".join(MASKS)
     with _one_sentence():
         return Imputation(
-            Latents(results.folder / "scvi", scvi_model),
+            Latents(out / "scvi", scvi_model),
             tuple(_names("--masks", default if masks is None else masks)),
             design.value,
         )

@@ -1,4 +1,5 @@
 import json as json_format
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,15 +62,13 @@ def evaluate(
     n_hidden = hidden.nnz
     if n_hidden == 0:
         raise InputError(f"{imputed}: no entry is marked in layers[{missing_layer!r}]; there is nothing to score.")
-    hidden = _without_nan(hidden, prediction)
+    hidden = _only(hidden, prediction, lambda values: ~np.isnan(values))
     if hidden.nnz == 0:
         raise InputError(f"{imputed}: layers[{key!r}] is NaN at every entry marked in layers[{missing_layer!r}].")
-    unknown = hidden - _without_nan(hidden, counts)
-    if unknown.nnz:
-        cell, gene = (
-            names[i[0]] for names, i in zip((scored.obs_names, scored.var_names), unknown.nonzero(), strict=True)
-        )
-        raise InputError(f"{truth}: the true count of cell {cell!r}, gene {gene!r} is NaN.")
+    if (infinite := _only(hidden, prediction, np.isinf)).nnz:
+        raise InputError(f"{imputed}: layers[{key!r}] is infinite for {_first(infinite, scored)}.")
+    if (unknown := _only(hidden, counts, np.isnan)).nnz:
+        raise InputError(f"{truth}: the true count of {_first(unknown, scored)} is NaN.")
     with blame(imputed):
         scores = metrics.evaluate(counts, prediction, hidden)
     scores |= {"n_entries": hidden.nnz, "n_not_imputed": n_hidden - hidden.nnz}
@@ -100,15 +99,21 @@ def _positions(what: str, names: "pd.Index", wanted: "pd.Index") -> Any:
     return positions
 
 
-def _without_nan(hidden: Any, matrix: Any) -> Any:
-    """`hidden` without the entries at which `matrix` is NaN."""
+def _only(hidden: Any, matrix: Any, which: Callable[[Any], Any]) -> Any:
+    """Those hidden entries at which the values of `matrix` are such that `which` says so."""
     import numpy as np
     from scipy import sparse
 
     rows, columns = hidden.nonzero()
     values = np.asarray((matrix.tocsr() if sparse.issparse(matrix) else matrix)[rows, columns]).ravel()
-    kept = ~np.isnan(values.astype(np.float64))
+    kept = which(values.astype(np.float64))
     return sparse.csr_matrix((np.ones(kept.sum(), dtype=bool), (rows[kept], columns[kept])), shape=hidden.shape)
+
+
+def _first(entries: Any, data: "AnnData") -> str:
+    """Name the first of some entries."""
+    cell, gene = (at[0] for at in entries.nonzero())
+    return f"cell {data.obs_names[cell]!r}, gene {data.var_names[gene]!r}"
 
 
 def _print(scores: dict[str, Any], key: str, truth: Path) -> None:
