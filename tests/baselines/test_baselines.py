@@ -162,6 +162,20 @@ def test_magic_says_what_to_install(monkeypatch, cells):
         MAGIC().fit(cells[0], None)
 
 
+def test_scvi_is_shown_what_predicts_cells_best_that_it_was_fitted_to(cells, monkeypatch):
+    counts, _, _ = cells
+    fitted = SCVI(max_epochs=2, n_samples=2).fit(counts, None, seed=1)
+    hidden = mcar(counts.shape, 0.5)
+    observed = (~hidden).astype(np.float32)
+    truth, _ = fitted.cells
+    monkeypatch.setattr(type(fitted), "_shown", lambda self, counts, observed, fill: fill)
+    for best in ("means", "zeros", "predictions"):
+        perfect = lambda self, shown, *cells, best=best: truth if shown == best else truth + 1  # noqa: E731
+        monkeypatch.setattr(type(fitted), "_predict", perfect)
+        assert fitted.best_fill(observed) == best
+    assert fitted.best_fill(np.ones_like(observed)) == "means"  # nothing is missing
+
+
 def test_scvi(cells):
     """Hardly trained: what must hold is the scale, the seed, and that nothing hidden is seen."""
     counts = cells[0].copy()

@@ -122,6 +122,17 @@ class TestCountsDiff:
         assert log_mean.sum() == pytest.approx(small.counts.sum(), rel=0.5)
         assert not np.allclose(mean, log_mean, rtol=1e-3)
 
+    def test_cells_of_a_label_that_was_not_fitted_are_cells_of_unknown_label(self, small, fitted):
+        counts, labels = small.counts[150:], np.array(small.labels[150:], dtype=object)
+        missing = pp.mcar(counts.shape, 0.5)
+        usual = fitted.impute(counts, missing, labels=labels)
+        labels[:3] = "rare"
+        result = fitted.impute(counts, missing, labels=labels)
+        np.testing.assert_array_equal(result[3:], usual[3:])
+        assert (result[:3] != usual[:3]).any()
+        assert np.isfinite(result).all()
+        assert fitted.sample(counts, missing, 2, labels=labels).shape == (2, *counts.shape)
+
     def test_labels_are_asked_for(self, small):
         with pytest.raises(ValueError, match="needs labels, one for each of the 200 cells"):
             CountsDiff("countsdiff+labels", with_labels=True).fit(small.counts, None)

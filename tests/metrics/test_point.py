@@ -103,7 +103,7 @@ def matrices():
     hidden[0] = False
     hidden[1] = np.arange(40) == 7  # a single hidden entry has no rank correlation
     truth[2] = 3  # nor has a constant
-    prediction[3] = 1
+    prediction[3] = 1  # which ranks nothing
     return truth, prediction, hidden
 
 
@@ -111,6 +111,7 @@ def test_spearman_agrees_with_scipy(matrices):
     truth, prediction, hidden = matrices
     cells = range(4, 30)
     expected = [stats.spearmanr(truth[i][hidden[i]], prediction[i][hidden[i]]).statistic for i in cells]
+    expected.append(0.0)  # of the constant prediction
     assert spearman_per_cell(truth, prediction, hidden) == pytest.approx(np.mean(expected), rel=1e-10)
 
 
@@ -118,7 +119,15 @@ def test_spearman_sees_ranks_only(matrices):
     truth, prediction, hidden = matrices
     assert spearman_per_cell(truth, truth**3, hidden) == pytest.approx(1)
     assert spearman_per_cell(truth, -truth, hidden) == pytest.approx(-1)
-    assert np.isnan(spearman_per_cell(truth[:4], prediction[:4], hidden[:4]))
+    assert np.isnan(spearman_per_cell(truth[:3], prediction[:3], hidden[:3]))
+
+
+def test_zeros_where_it_is_at_a_loss_do_not_make_a_prediction_better(matrices):
+    truth, prediction, hidden = (m[4:] for m in matrices)
+    lazy = prediction.copy()
+    lazy[5:] = 0
+    expected = spearman_per_cell(truth[:5], prediction[:5], hidden[:5]) * 5 / len(truth)
+    assert spearman_per_cell(truth, lazy, hidden) == pytest.approx(expected, rel=1e-10)
 
 
 def test_evaluate_scores_hidden_entries_only(matrices):

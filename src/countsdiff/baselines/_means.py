@@ -69,7 +69,7 @@ class LabelMean(Imputer):
     """The rates of all cells with the same label, at the cell's own depth.
 
     Hard to beat where the labels explain the cells, and flattered where they were derived from the hidden
-    entries.
+    entries. Cells of a label that was not fitted get the rates of all cells.
     """
 
     name: ClassVar[str] = "label_mean"
@@ -89,21 +89,20 @@ class LabelMean(Imputer):
         membership = (np.ones(len(counts), dtype=np.float32), (codes, np.arange(len(counts))))
         pools = sparse.csr_matrix(membership, shape=(len(names), len(counts)))
         size = size_factors(counts, observed, gene_means(counts, observed))
-        return _FittedLabelMean(names, pooled_rates(pools, counts, observed, size))
+        rates = pooled_rates(pools, counts, observed, size), gene_rates(counts, observed, size)
+        return _FittedLabelMean(names, np.vstack(rates))
 
 
 @dataclass(frozen=True)
 class _FittedLabelMean:
     names: NDArray[np.str_]  # sorted
-    rates: NDArray[np.float32]
+    rates: NDArray[np.float32]  # of each of them, and of all cells
 
     def impute(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         counts, observed = observe(counts, missing, n_vars=self.rates.shape[1])
         cells = _one_per_cell(labels, len(counts))
-        unknown = np.setdiff1d(cells, self.names)
-        if unknown.size:
-            raise ValueError(f"no cell labelled {str(unknown[0])!r} was fitted; the labels are {self.names.tolist()}")
-        return at_own_depth(self.rates[np.searchsorted(self.names, cells)], counts, observed)
+        row = np.where(np.isin(cells, self.names), np.searchsorted(self.names, cells), len(self.names))
+        return at_own_depth(self.rates[row], counts, observed)
 
 
 def _one_per_cell(labels: ArrayLike | None, n_obs: int) -> NDArray[np.str_]:

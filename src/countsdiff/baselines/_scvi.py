@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from countsdiff.metrics import poisson_loss
+
 from ._base import (
     Counts,
     Imputer,
@@ -19,17 +21,23 @@ from ._base import (
     size_factors,
 )
 
+_FILLS = ("means", "zeros", "predictions")  # of missing entries, for the encoder
+_REFILLS = 3  # with predictions: ever more run away where few counts are known
+_KEPT = 500  # cells to choose by
+
 
 @dataclass(frozen=True)
 class SCVI(Imputer):
     """The posterior mean of scVI with the default architecture and training of scvi-tools (Lopez et al. 2018).
 
-    scVI has no notion of missing entries; if they are set to zero, it learns to reconstruct these zeros. They are
-    therefore set to their mean given the cell's size factor, which tells it least, with the gene rates of the cells
-    fitted. Samples are posterior predictive, at the library size of the cell filled in this way. A cell of which
-    nothing is known has nothing to encode: it is sampled
-    from the prior, at the library size of a cell fitted. Sets ``scvi.settings.seed``, which seeds the global
-    generators of torch and numpy.
+    scVI has no notion of missing entries; if they are set to zero, it learns to reconstruct these zeros. In training
+    they are therefore set to their mean given the cell's size factor, which tells it least. What the encoder should
+    be shown of cells to impute depends on the data and on how much of them is missing: these means, zeros, or what
+    the model itself predicts for them, three times over. As much is hidden of some of the cells fitted, and what
+    predicts these best by the Poisson loss is taken. Samples are posterior predictive, at the library size of the
+    cell filled with means. A cell of which nothing is known has nothing to encode: it is sampled from the prior, at
+    the library size of a cell fitted. Sets ``scvi.settings.seed``, which seeds the global generators of torch and
+    numpy.
 
     Parameters
     ----------
@@ -63,7 +71,9 @@ class SCVI(Imputer):
             scvi.model.SCVI.setup_anndata(adata)
             model = scvi.model.SCVI(adata)
             model.train(max_epochs=self.max_epochs, enable_progress_bar=False, logger=False)
-        return _FittedSCVI(model, means, rates, filled.sum(axis=1), self.n_samples, seed)
+        kept = np.random.default_rng(seed).permutation(len(counts))[:_KEPT]
+        cells = counts[kept], observed[kept]
+        return _FittedSCVI(model, means, rates, filled.sum(axis=1), cells, self.n_samples, seed)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class _FittedSCVI:
     means: NDArray[np.float32]
     rates: NDArray[np.float32]
     libraries: NDArray[np.float32]  # of the cells fitted
+    cells: tuple[Counts, NDArray[np.float32]]  # some of them, and which of their entries are observed
     n_samples: int
     seed: int
 
@@ -79,15 +90,8 @@ class _FittedSCVI:
         import scvi
 
         counts, observed = observe(counts, missing, n_vars=len(self.means))
-        filled = _fill(counts, observed, self.means, self.rates)
-        cells = filled.any(axis=1)
-        profiles = np.zeros_like(counts)
         scvi.settings.seed = self.seed
-        with _cells(filled[cells]) as adata:
-            profiles[cells] = self.model.get_normalized_expression(
-                adata, library_size="latent", n_samples=self.n_samples, return_numpy=True
-            )
-        return at_own_depth(profiles, counts, observed)
+        return self._predict(self._shown(counts, observed, self.best_fill(observed)), counts, observed)
 
     def impute_whole(self, counts: Counts, missing: Missing | None, *, labels: ArrayLike | None = None) -> Counts:
         return median_of_draws(self.sample(counts, missing, self.n_samples, labels=labels, seed=self.seed))
@@ -104,28 +108,72 @@ class _FittedSCVI:
         import scvi
 
         counts, observed = observe(counts, missing, n_vars=len(self.means))
-        filled = _fill(counts, observed, self.means, self.rates)
+        scvi.settings.seed = self.seed
+        shown = self._shown(counts, observed, self.best_fill(observed))
+        library = _fill(counts, observed, self.means, self.rates).sum(axis=1)
         known = observed.any(axis=1)
-        encoded = known & filled.any(axis=1)
+        encoded = known & shown.any(axis=1)
         samples = np.zeros((n_samples, *counts.shape), dtype=np.float32)
         scvi.settings.seed = seed
         for sample in samples:
             if encoded.any():
-                with _cells(filled[encoded]) as adata:
-                    sample[encoded] = self.model.posterior_predictive_sample(adata).todense()
+                with _cells(shown[encoded]) as adata:
+                    latent = self.model.get_latent_representation(adata, give_mean=False)
+                sample[encoded] = self._draw(latent, library[encoded])
             sample[~known] = self._generate(int((~known).sum()))
         return samples
 
-    def _generate(self, n_obs: int) -> Any:
+    def best_fill(self, observed: NDArray[np.float32]) -> str:
+        """What to show of missing entries, where as many are missing: what is best for cells that were fitted."""
+        known = observed[observed.any(axis=1)]
+        if known.all():
+            return _FILLS[0]
+        counts, there = self.cells
+        hidden = (there > 0) & (np.random.default_rng(self.seed).random(there.shape) >= known.mean())
+        left = there * ~hidden
+        losses = {}
+        for fill in _FILLS:
+            predicted = self._predict(self._shown(counts * left, left, fill), counts * left, left)
+            losses[fill] = poisson_loss(counts[hidden], predicted[hidden]) if hidden.any() else 0.0
+        return min(losses, key=losses.__getitem__)
+
+    def _shown(self, counts: Counts, observed: NDArray[np.float32], fill: str) -> Counts:
+        """Cells as the encoder is shown them."""
+        by_mean = _fill(counts, observed, self.means, self.rates)
+        if fill == "means":
+            return by_mean
+        shown = np.where(counts.any(axis=1, keepdims=True), counts, by_mean)
+        for _ in range(_REFILLS if fill == "predictions" else 0):
+            shown = np.where(observed > 0, counts, self._predict(shown, counts, observed))
+        return shown
+
+    def _predict(self, shown: Counts, counts: Counts, observed: NDArray[np.float32]) -> Counts:
+        """Posterior means at the depth of the cells, which are shown to the encoder as `shown`."""
+        cells = shown.any(axis=1)
+        profiles = np.zeros_like(counts)
+        if cells.any():
+            with _cells(shown[cells]) as adata:
+                profiles[cells] = self.model.get_normalized_expression(
+                    adata, library_size="latent", n_samples=self.n_samples, return_numpy=True
+                )
+        return at_own_depth(profiles, counts, observed)
+
+    def _generate(self, n_obs: int) -> Counts:
         """Draw new cells: latent variables from the prior, library sizes from the cells fitted."""
         import torch
 
-        module, device = self.model.module, self.model.device
-        fitted = torch.randint(len(self.libraries), (n_obs, 1))
-        library = torch.from_numpy(self.libraries)[fitted].log().to(device)
-        latent, batch = torch.randn(n_obs, module.n_latent, device=device), torch.zeros(n_obs, 1, device=device)
+        fitted = torch.randint(len(self.libraries), (n_obs,)).numpy()
+        return self._draw(torch.randn(n_obs, self.model.module.n_latent).numpy(), self.libraries[fitted])
+
+    def _draw(self, latent: NDArray[np.float32], library: NDArray[np.float32]) -> Counts:
+        """Draw counts of cells with these latent variables and library sizes."""
+        import torch
+
+        device = self.model.device
+        z, size = torch.from_numpy(latent).to(device), torch.from_numpy(library).unsqueeze(1).log().to(device)
         with torch.no_grad():
-            return module.generative(latent, library, batch)["px"].sample().cpu().numpy()
+            law = self.model.module.generative(z, size, torch.zeros(len(z), 1, device=device))["px"]
+            return np.asarray(law.sample().cpu().numpy(), dtype=np.float32)
 
 
 def _fill(

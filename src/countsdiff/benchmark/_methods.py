@@ -70,15 +70,16 @@ class _FittedCountsDiff:
     settings: CountsDiff
 
     def impute(self, counts: Counts, missing: NDArray[np.bool_] | None, *, labels: ArrayLike | None = None) -> Counts:
-        adata = self._cells(counts, missing, labels)
+        model, adata = self._for(counts, missing, labels)
         if missing is not None:
-            return self.model.impute(adata, inplace=False)
+            return model.impute(adata, inplace=False)
         depth = self.settings.depth
-        return self.model.denoise(adata, output=self.settings.output, depth=depth, inplace=False) / depth
+        return model.denoise(adata, output=self.settings.output, depth=depth, inplace=False) / depth
 
     def impute_whole(self, counts: Counts, missing: NDArray[np.bool_], *, labels: ArrayLike | None = None) -> Counts:
         """Whole counts of the smallest absolute error."""
-        return self.model.impute(self._cells(counts, missing, labels), output="median", inplace=False)
+        model, adata = self._for(counts, missing, labels)
+        return model.impute(adata, output="median", inplace=False)
 
     def sample(
         self,
@@ -89,13 +90,19 @@ class _FittedCountsDiff:
         labels: ArrayLike | None = None,
         seed: int = 0,
     ) -> Counts:
-        predict = self.model.denoise if missing is None else self.model.impute
-        adata = self._cells(counts, missing, labels)
+        model, adata = self._for(counts, missing, labels)
+        predict = model.denoise if missing is None else model.impute
         draws = predict(adata, output="sample", n_samples=n_samples, seed=seed, inplace=False)
         return np.reshape(draws, (n_samples, *counts.shape))
 
-    def _cells(self, counts: Counts, missing: NDArray[np.bool_] | None, labels: ArrayLike | None) -> "AnnData":
-        return _as_adata(counts, missing, labels if self.settings.with_labels else None)
+    def _for(
+        self, counts: Counts, missing: NDArray[np.bool_] | None, labels: ArrayLike | None
+    ) -> "tuple[Any, AnnData]":
+        """Cells as the model takes them, and the model: taken to them if there are labels it was not trained on."""
+        adata = _as_adata(counts, missing, labels if self.settings.with_labels else None)
+        if "label" not in adata.obs or adata.obs["label"].isin(self.model.adata.obs["label"].unique()).all():
+            return self.model, adata
+        return self.model.load_query_data(adata, self.model, adapt_means=False), adata
 
 
 def _as_adata(counts: Counts, missing: NDArray[np.bool_] | None, labels: ArrayLike | None) -> "AnnData":
@@ -136,6 +143,29 @@ class _Unchanged:
 def imputers() -> dict[str, Imputer]:
     """Return the methods that impute, by name."""
     return _beside_rivals((CountsDiff(), CountsDiff("countsdiff+labels", with_labels=True)))
+
+
+@dataclass(frozen=True)
+class Nothing(Imputer):
+    """No counts at all: what an error has to be below to mean anything."""
+
+    name: str = "zeros"
+
+    def fit(
+        self,
+        counts: Counts,
+        missing: NDArray[np.bool_] | None,
+        *,
+        labels: ArrayLike | None = None,
+        seed: int = 0,
+    ) -> "_Zeros":
+        """Learn nothing."""
+        return _Zeros()
+
+
+class _Zeros:
+    def impute(self, counts: Counts, missing: NDArray[np.bool_] | None, *, labels: ArrayLike | None = None) -> Counts:
+        return np.zeros_like(counts)
 
 
 def denoisers(depth: float) -> dict[str, Imputer]:

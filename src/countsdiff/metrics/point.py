@@ -127,8 +127,9 @@ def spearman_per_cell(truth: Any, prediction: Any, hidden: Any) -> float:
     Returns
     -------
     float
-        Cells with fewer than two hidden entries, or with hidden entries that are constant on either side,
-        have no rank correlation and are left out; NaN where no cell is left.
+        Cells with fewer than two hidden entries, or whose true counts there are all alike, have nothing to rank and
+        are left out; NaN where no cell is left. A prediction that is constant over the others ranks nothing, and
+        counts as 0: left out, a method would gain by predicting zeros wherever it is at a loss.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def spearman_per_cell(truth: Any, prediction: Any, hidden: Any) -> float:
 
 
 def spearman_of_cells(truth: Any, prediction: Any, hidden: Any) -> NDArray[np.float64]:
-    """Rank correlations that :func:`spearman_per_cell` averages, of the cells that have one."""
+    """Rank correlations that :func:`spearman_per_cell` averages, of the cells whose hidden counts differ."""
     return _correlations(*_hidden_entries(truth, prediction, hidden))
 
 
@@ -220,7 +221,7 @@ def _spearman(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.floa
 
 
 def _correlations(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson correlation of the ranks within each row that has one, all rows at once."""
+    """Pearson correlation of the ranks within each row whose `x` varies, all rows at once; 0 where `y` does not."""
     n_rows = int(rows.max()) + 1
     size = np.maximum(np.bincount(rows, minlength=n_rows), 1)
 
@@ -229,11 +230,10 @@ def _correlations(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.
         return ranks - (np.bincount(rows, ranks, n_rows) / size)[rows]
 
     a, b = centred_ranks(x), centred_ranks(y)
-    covariance = np.bincount(rows, a * b, n_rows)
-    scale = np.sqrt(np.bincount(rows, a * a, n_rows) * np.bincount(rows, b * b, n_rows))
-    scored = scale > 0
-    found: NDArray[np.float64] = covariance[scored] / scale[scored]
-    return found
+    covariance, own = np.bincount(rows, a * b, n_rows), np.bincount(rows, a * a, n_rows)
+    scale = np.sqrt(own * np.bincount(rows, b * b, n_rows))
+    scored = own > 0
+    return np.divide(covariance, scale, out=np.zeros(n_rows), where=scale > 0)[scored]
 
 
 def _ranks(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.float64]:
