@@ -16,8 +16,9 @@ import torch
 
 from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
-from countsdiff.image.data import Images, read_images
+from countsdiff.image.data import Images
 from countsdiff.image.pixel_model import PixelModel
+from countsdiff.image.reading import read_images
 from countsdiff.image.training import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -158,3 +158,16 @@ def test_the_data_are_not_written_to(run, folder, tmp_path):
     assert (status, "lies in the input" in err) == (2, True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert run("image", "sample", folder / "run", "-o", tmp_path / "x.png", "--seed", 2**70)[0] == 2
+
+
+@pytest.mark.parametrize("command", ["sample", "inpaint", "evaluate"])
+def test_a_model_is_not_written_over(run, folder, command):
+    target = folder / "run" / "model.safetensors"
+    before = target.read_bytes()
+    options = {
+        "sample": ("-o", target),
+        "inpaint": ("--data", folder / "data.npz", "-o", target),
+        "evaluate": ("--data", folder / "data.npz", "--inception", "download", "--json", target),
+    }[command]
+    status, _, err = run("image", command, folder / "run", *options)
+    assert (status, err.count("\n"), target.read_bytes()) == (2, 1, before)

@@ -152,3 +152,10 @@ def test_regularised_beta_equals_scipy():
     scales = np.logspace(-2, 4, 13)
     a, b, x = grid(scales, scales, np.array([0.0, 1e-9, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-9, 1.0]))
     np.testing.assert_allclose(regularised_beta(*exact(a, b, x)), special.betainc(a, b, x), rtol=1e-8, atol=1e-10)
+
+
+def test_what_is_no_law_has_no_quantiles():
+    u, nan = torch.tensor([0.3, 0.9]), torch.tensor([float("nan"), 2.0])
+    two = torch.full((2,), 2.0)
+    for found in (poisson_quantile(u, nan), negative_binomial_quantile(u, two, nan)):
+        assert found.isnan().tolist() == [True, False]

@@ -157,3 +157,12 @@ def test_weights_may_be_functions():
     assert get_weight(lambda v: 2.0 * v.p)(value) == 2.0 * value.p
     with pytest.raises(ValueError, match=r"'none'; choose one of \['elbo', 'paper', 'unit'\]"):
         get_weight("none")
+
+
+def test_all_rows_or_none_may_be_empty(generator):
+    for share, expected in ((1.0, 1.0), (0.0, 0.0)):
+        levels = TimeSampler(get_schedule("cosine"), share_empty=share)(4096, generator)
+        assert (levels.p == 0.0).float().mean() == pytest.approx(expected, abs=1e-3)
+        assert levels.weight.isfinite().all()
+    with pytest.raises(ValueError, match=r"share_empty is a share, in \[0, 1\]; got 1.5"):
+        TimeSampler(get_schedule("cosine"), share_empty=1.5)

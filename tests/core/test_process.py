@@ -108,3 +108,9 @@ def test_attrition_limit(p_t, p_s, limit):
 def test_impossible_attrition_is_an_error(attrition):
     with pytest.raises(ValueError, match=r"outside \[0, 0.4\]"):
         birth_exposure(0.5, 0.8, attrition)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -3.0])
+def test_thinning_ends_where_counts_are_none(wrong):
+    with pytest.raises(ValueError, match="negative, or NaN"):
+        thin(torch.tensor([5.0, wrong]), 0.5)

@@ -5,7 +5,15 @@ import pytest
 import torch
 from scipy import stats
 
-from countsdiff.core import Intensity, LogitLinearSchedule, RowGenerator, SamplerConfig, get_schedule, sample
+from countsdiff.core import (
+    CustomSchedule,
+    Intensity,
+    LogitLinearSchedule,
+    RowGenerator,
+    SamplerConfig,
+    get_schedule,
+    sample,
+)
 from countsdiff.core.sampler import births
 
 N_DRAWS = 100_000
@@ -248,3 +256,11 @@ def test_a_path_may_begin_anywhere(attrition, make_context, gamma_poisson, asser
     assert [state.p for state in states] == pytest.approx([0.4, 0.6, 0.8, 1.0])
     if attrition == 0.0:
         assert bool((drawn >= start).all())
+
+
+def test_steps_of_no_length_are_not_taken():
+    late = CustomSchedule(lambda t: 1.0 - t**6)  # p rounds to 1 long before t = 0
+    grid = SamplerConfig(1000, "t", schedule=late).survival_grid()
+    assert len(grid) < 1001
+    assert (grid[0], grid[-1]) == (0.0, 1.0)
+    assert all(a < b for a, b in itertools.pairwise(grid))

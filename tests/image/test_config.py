@@ -60,6 +60,25 @@ def test_bad_settings_are_named(tmp_path, text, message):
         get_config(tmp_path / "bad.yaml")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attrition": 5.0},
+        {"schedule": "nonsense"},
+        {"weight": "nonsense"},
+        {"share_generated": 3.0},
+        {"share_empty": -0.1},
+        {"dropout": 2.0},
+        {"lr": -1.0},
+        {"jump_scale": 0.0},
+        {"guidance": float("nan")},
+    ],
+)
+def test_what_could_not_be_used_after_training_is_refused_before(settings):
+    with pytest.raises(ValueError, match="[Aa]ttrition|nonsense|share|dropout|positive|finite"):
+        ImageConfig.from_dict(settings)
+
+
 def test_names_are_offered():
     with pytest.raises(ValueError, match=r"no configuration 'smal'; choose one of .*small, or a file"):
         get_config("smal")

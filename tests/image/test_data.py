@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from countsdiff.image import _cifar
-from countsdiff.image.data import Images, flip, read_celeba, read_cifar10, read_folder, read_images, read_npz
+from countsdiff.image.data import Images, flip
+from countsdiff.image.reading import has_split, read_celeba, read_cifar10, read_folder, read_images, read_npz
 
 
 class Python2Pickler(pickle._Pickler):
@@ -259,6 +260,49 @@ def test_folders_of_pictures(tmp_path, images):
     (tmp_path / "b" / "3.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"3\.png: this file is no picture"):
         read_folder(tmp_path, 4)
+
+
+def test_folders_for_training_and_for_testing_are_no_classes(tmp_path, images):
+    for k, name in enumerate(("train/b/1.png", "train/a/1.png", "test/a/1.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(images.pixels[k].transpose(1, 2, 0)).save(tmp_path / name)
+    train, test = read_images(tmp_path), read_images(tmp_path, "test")
+    np.testing.assert_array_equal(train.pixels, images.pixels[[1, 0]])
+    np.testing.assert_array_equal(test.pixels, images.pixels[[2]])
+    assert (train.categories, test.categories) == ((("a", "b"),), (("a",),))
+    assert (has_split(tmp_path), has_split(tmp_path / "train")) == (True, False)
+
+
+def test_files_say_whether_they_have_images_for_testing(tmp_path, images, celeba):
+    np.savez(tmp_path / "a.npz", images=images.pixels)
+    np.savez(tmp_path / "b.npz", images=images.pixels, partition=np.arange(40) % 2)
+    paths = (tmp_path / "a.npz", tmp_path / "b.npz", celeba, "cifar10")
+    assert [has_split(path) for path in paths] == [False, True, True, True]
+
+
+def test_pictures_are_turned_as_they_say_and_transparent_ones_are_white(tmp_path):
+    upright = np.zeros((4, 8, 3), np.uint8)
+    upright[:, :4] = 250
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(upright).save(tmp_path / "turned.png", exif=exif)
+    (found,) = read_folder(tmp_path).pixels
+    np.testing.assert_array_equal(found, np.rot90(upright, -1).transpose(2, 0, 1))
+    (tmp_path / "turned.png").unlink()
+    colour = np.full((8, 8, 4), 200, np.uint8)
+    colour[..., 3] = 0
+    Image.fromarray(colour).save(tmp_path / "clear.png")
+    assert (read_folder(tmp_path).pixels == 255).all()
+
+
+def test_npz_has_as_many_of_everything(tmp_path, images):
+    for name in ("partition", "labels", "attributes"):
+        np.savez(tmp_path / "a.npz", images=images.pixels, **{name: np.zeros((39, 1))})
+        with pytest.raises(ValueError, match=f"{name} has the shape"):
+            read_npz(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", images=np.zeros((2, 3, 8, 16), np.uint8))
+    with pytest.raises(ValueError, match="8 × 16 pixels do not shrink"):
+        read_images(tmp_path / "b.npz", size=8)
 
 
 def test_nothing_there(tmp_path):

@@ -34,7 +34,7 @@ def test_features_do_not_depend_on_the_batch(images):
 
 
 def test_the_classifier_classifies_cifar10(data_dir):
-    from countsdiff.image.data import read_cifar10
+    from countsdiff.image.reading import read_cifar10
 
     test = read_cifar10(data_dir / "cifar-10-batches-py", "test").take(slice(0, 300))
     network = CifarResNet.load(data_dir / "weights" / "resnet20-12fca82f.th")

@@ -10,6 +10,7 @@ from torch import nn
 from countsdiff.core import Intensity
 from countsdiff.image.model import build_denoiser
 from countsdiff.image.pixel_model import PixelModel
+from countsdiff.image.sampling import _below
 from countsdiff.model_files import ModelFileError
 
 
@@ -151,6 +152,74 @@ def test_photons_are_not_the_numbers_that_jump_draws_from_them(model, images):
     jump = replace(model, config=model.config.with_options(head="x0", jump_scale=0.5))
     with pytest.raises(ValueError, match="counts 0.5 for a photon"):
         jump.denoise(images.pixels[:2], 0.5)
+
+
+def test_photons_are_not_counts_drawn_around_them(model, images):
+    jump = replace(model, config=model.config.with_options(head="x0", jump_scale=1.0))
+    with pytest.raises(ValueError, match="counts 1 for a photon"):
+        jump.denoise(images.pixels[:2], 0.5)
+
+
+class Told(nn.Module):
+    """60 or 120 photons by the class, 90 where it is unknown: what guidance is to go by."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.ones(1))
+
+    def forward(self, x_t, p, context):
+        photons = torch.tensor([60.0, 120.0, 90.0])[context.categories]
+        return Intensity((photons - x_t) / (1.0 - p))
+
+
+def test_means_are_expectations_unless_guidance_is_asked_for(tiny):
+    model = PixelModel(Told(), tiny.with_options(guidance=2.0), (3, 8, 8), (("a", "b"),))
+    pixels, codes = np.zeros((2, 3, 8, 8), np.uint8), np.array([[0], [1]])
+    everything = np.ones((2, 8, 8), dtype=bool)
+    for options, expected in (({}, (60, 120)), ({"guidance": None}, (60, 120)), ({"guidance": 2.0}, (40, 160))):
+        for answer in (
+            model.inpaint(pixels, everything, codes=codes, **options),
+            model.denoise(pixels, 0.0, codes=codes, **options),
+        ):
+            np.testing.assert_allclose(answer.mean((1, 2, 3)), expected, rtol=1e-4)
+    drawn = model.sample(2, codes=codes, sample_steps=50, births="stochastic", attrition=0.0)
+    below, above = drawn.mean((1, 2, 3))
+    assert (below < 57, above > 123) == (True, True)  # draws are guided as the configuration says
+
+
+def test_a_full_pixel_has_nothing_to_lose_where_p_rounds_to_one():
+    bounded = _below(lambda x_t, p, context: Intensity(torch.full_like(x_t, 3.0)), 255.0)
+    x_t = torch.tensor([[255.0, 254.0]])
+    answer = bounded(x_t, torch.ones(1, 1), None).mean
+    np.testing.assert_array_equal(answer, [[0.0, 3.0]])
+
+
+def test_refuses_outputs_and_methods_that_there_are_not(model, images):
+    hidden = np.ones((2, 8, 8), dtype=bool)
+    for call, match in (
+        (lambda: model.inpaint(images.pixels[:2], hidden, output="median"), "output 'median'; choose one of mean, sam"),
+        (lambda: model.inpaint(images.pixels[:2], hidden, method="magic"), "method 'magic'; choose one of conditional"),
+        (lambda: model.denoise(images.pixels[:2], 0.5, output="median"), "output 'median'"),
+        (lambda: model.sample(2, codes=np.zeros((2, 1))), "codes are whole numbers; got float64"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_known_pixels_are_nothing_to_a_model_that_never_had_any(model, images):
+    hidden = np.zeros((2, 8, 8), dtype=bool)
+    hidden[:, :4] = True
+    never = replace(model, config=model.config.with_options(share_generated=1.0))
+    with pytest.warns(UserWarning, match="share_generated is 1.*method='repaint'"):
+        never.inpaint(images.pixels[:2], hidden)
+
+
+def test_no_images_and_images_in_any_order(model, images):
+    assert model.sample(0).shape == (0, 3, 8, 8)
+    none = images.pixels[:0]
+    assert model.inpaint(none, np.ones((0, 8, 8), dtype=bool)).shape == model.denoise(none, 0.5).shape == none.shape
+    turned = model.denoise(images.pixels[:4][::-1], 0.5, batch_size=4)
+    np.testing.assert_array_equal(turned, model.denoise(images.pixels[:4][::-1].copy(), 0.5, batch_size=4))
 
 
 def test_weights_come_back_from_safetensors(model, tmp_path):

@@ -55,6 +55,13 @@ def test_a_training_goes_on_with_the_same_settings_only(tiny, images, tmp_path):
         train(images, tiny, tmp_path, seed=1, accelerator="cpu")
 
 
+def test_how_to_draw_may_change_while_a_training_goes_on(tiny, images, tmp_path):
+    assert train(images, tiny, tmp_path, max_minutes=0, accelerator="cpu") is None
+    other = tiny.with_options(sample_steps=tiny.sample_steps + 1, guidance=1.5, attrition=0.1, births="round")
+    model = train(images, other, tmp_path, accelerator="cpu")
+    assert model.config == other
+
+
 def test_a_training_goes_on_with_the_same_images_only(tiny, images, tmp_path):
     train(images, tiny, tmp_path, accelerator="cpu", max_minutes=0.0)
     for other in (replace(images, pixels=255 - images.pixels), replace(images, codes=1 - images.codes)):

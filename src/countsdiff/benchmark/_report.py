@@ -72,12 +72,12 @@ _IMPUTATION_NOTE = (
     f"{_STAND_IN}: the method cannot sample, and its mean stands in. "
     "Compare like with like: one perfect sample has about √2 times the RMSE of the perfect mean. MMD and energy "
     "distance are made for independent samples: between cells and their own imputations they fall a little below 0, "
-    "and lower is better all the same. A cell for which a method predicts one number throughout counts as 0 in Spearman's "
-    "mean.\n\n"
+    "and lower is better all the same. A cell for which a method predicts one number throughout counts as 0 in the "
+    "mean of Spearman's correlations.\n\n"
     "Masks hide that many percent of the entries, zeros included. mcar: completely at random. mar: at random given the "
     "cell's depth over the genes that were left out, which methods are not shown (with few shallow genes means are "
-    "biased by up to a tenth). mar_block: the paper's, the first genes of random cells, in blocks. mnar_high, mnar_low: "
-    "a gene's highest, or lowest, entries."
+    "biased by up to a tenth). mar_block: the paper's, the first genes of random cells, in blocks. mnar_high and "
+    "mnar_low: a gene's highest, or lowest, entries."
 )
 _SECTIONS = {
     "imputation": Section(

@@ -43,7 +43,7 @@ _Data = Annotated[
     Option(
         metavar="PATH|cifar10",
         help="Images: a folder of CIFAR-10's files or in CelebA's layout, an .npz file, a folder of pictures; "
-        "cifar10 downloads it.",
+        "perhaps with folders train and test; cifar10 downloads it.",
     ),
 ]
 _Png = Annotated[Path, Option("--out", "-o", metavar="OUT.png", help="Picture to write.")]
@@ -122,7 +122,7 @@ def sample(
     zoom: Annotated[int, Option(min=1, help="Size of a pixel on the picture.")] = 2,
 ) -> None:
     """Draw new images, and put them on one picture."""
-    check_output(out)
+    check_output(out, model)
     with _complaints():
         trained = _load(model, device)
         codes = _codes(trained, n, label or [])
@@ -144,7 +144,7 @@ def inpaint(
     model: _Model,
     data: _Data,
     out: _Png,
-    n: Annotated[int, Option("-n", min=1, help="Number of images, of the test set.")] = 16,
+    n: Annotated[int, Option("-n", min=1, help="Number of images.")] = 16,
     hide: Annotated[float, Option(min=0.0, max=1.0, help="Share of pixels to hide.")] = 0.5,
     block: Annotated[bool, Option("--block", help="Hide the square in the middle instead.")] = False,
     output: Annotated[Output, Option(help="Expected intensity, or a draw.")] = Output.MEAN,
@@ -155,8 +155,11 @@ def inpaint(
     device: _Device = "cpu",
     zoom: Annotated[int, Option(min=1, help="Size of a pixel on the picture.")] = 2,
 ) -> None:
-    """Hide pixels of test images and fill them in; rows of the picture: originals, masked images, filled images."""
-    check_output(out, Path(data))
+    """Hide pixels of images and fill them in; rows of the picture: originals, masked images, filled images.
+
+    Of data that say which images are for testing, those are taken.
+    """
+    check_output(out, model, Path(data))
     with _complaints():
         import numpy as np
 
@@ -212,18 +215,23 @@ def evaluate(
     device: _Device = "cpu",
     json_file: Annotated[Path | None, Option("--json", metavar="OUT.json", help="File for the scores.")] = None,
 ) -> None:
-    """Compare generated images with training and test images; classes in the proportions of the training images."""
+    """Compare generated images with training images, and with test images where the data say which those are.
+
+    Classes are generated in the proportions of the training images.
+    """
     if inception is None and resnet is None:
         raise InputError("Name what to compare by: --inception download, or --resnet with a file of weights.")
     if json_file is not None:
-        check_output(json_file, Path(data), *(path for path in (resnet,) if path is not None))
+        check_output(json_file, model, Path(data), *(path for path in (resnet,) if path is not None))
     with _complaints():
         from countsdiff.image.evaluate import inception_scores, resnet_frechet_distance
+        from countsdiff.image.reading import has_split
         from countsdiff.image.resnet import CifarResNet
 
         network = None if resnet is None else CifarResNet.load(resnet)
         trained = _load(model, device)
-        references = {split: _read(data, split, trained.config) for split in ("train", "test")}
+        splits = ("train", "test") if has_split(data) else ("train",)
+        references = {split: _read(data, split, trained.config) for split in splits}
         known = references["train"].codes_as(trained.categories)
         drawn = trained.sample(
             n,
@@ -275,7 +283,7 @@ def _complaints() -> Iterator[None]:
 
 
 def _read(data: str, split: Any, config: Any) -> "Images":
-    from countsdiff.image.data import read_images
+    from countsdiff.image.reading import read_images
 
     images = read_images(data, split, config.size)
     return images.of_classes(config.classes) if config.classes else images

@@ -278,7 +278,7 @@ class _Law:
 def _quantiles(u: Tensor, p0: Tensor, law: Callable[[Tensor], _Law]) -> Tensor:
     """Quantiles of counts that are 0 with probability `p0`, as most are; `law` is that of some flat positions."""
     shape, u, p0 = u.shape, u.flatten(), p0.flatten()
-    result = torch.zeros_like(u)
+    result = 0.0 * p0  # NaN where the law is none: a broken network must not pass for an empty cell
     for at in (p0 < u).nonzero().squeeze(1).split(_most_at_once(u.device)):
         result[at] = law(at).quantile(u[at], p0[at])
     return result.view(shape)

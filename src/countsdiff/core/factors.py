@@ -16,8 +16,9 @@ class FactorModel(nn.Module):
     """Posterior means of the factors f of z = W f + ε, from the entries that were seen.
 
     With f ~ N(0, 1) and noise of variance ψ of an entry seen in full, ψ / e of one seen at exposure e, the posterior
-    mean is (1 + Wᵀ (e / ψ) W)⁻¹ Wᵀ z / ψ, in which unseen entries do not appear. A network of fixed weights would have
-    to learn as much for every pattern of what is seen.
+    mean is (1 + Wᵀ (e / ψ) W)⁻¹ Wᵀ (e / ψ) z, in which unseen entries do not appear. What is given is e z: log ratios
+    that were shrunken as far as little was seen are such. A network of fixed weights would have to learn as much for
+    every pattern of what is seen.
 
     Other loadings come by ``load_state_dict``: those that are changed in place may not be looked at.
 
@@ -97,7 +98,7 @@ class FactorModel(nn.Module):
         Parameters
         ----------
         z
-            Values of all variables, 0 where unseen; shape ``(n_obs, n_vars)``.
+            Values of all variables, each times its exposure; shape ``(n_obs, n_vars)``.
         exposure
             At what exposure they were seen, in [0, 1]; same shape.
         """

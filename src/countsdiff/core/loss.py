@@ -43,7 +43,8 @@ def get_weight(weight: str | LossWeight) -> LossWeight:
 class NoiseLevels:
     """Survival probabilities drawn for a batch, and the factor that makes their average loss the weighted integral.
 
-    The integral runs over the survival probabilities up to ``largest_p``, see :class:`TimeSampler`.
+    The integral runs over the survival probabilities up to ``largest_p``, see :class:`TimeSampler`, and is divided by
+    it in ``spacing="p"``; in ``spacing="t"`` all later ones count as if they were at ``largest_p``.
 
     Attributes
     ----------
@@ -86,6 +87,8 @@ class TimeSampler:
 
     def __post_init__(self) -> None:
         get_weight(self.weight)  # an unknown name is an error here, not in the first minibatch
+        if not 0.0 <= self.share_empty <= 1.0:
+            raise ValueError(f"share_empty is a share, in [0, 1]; got {self.share_empty}.")
         if self.spacing not in get_args(Spacing):
             raise ValueError(f"Unknown spacing {self.spacing!r}; choose one of {', '.join(get_args(Spacing))}.")
 
@@ -97,7 +100,7 @@ class TimeSampler:
         even = (strata + torch.rand(n_obs, generator=generator, device=device)) / n_obs
         empty = even < self.share_empty
         # the rows that are left share the unit interval as evenly as all of them did
-        even = ((even - self.share_empty) / (1.0 - self.share_empty)).clamp(0.0, 1.0)
+        even = ((even - self.share_empty) / max(1.0 - self.share_empty, 1e-6)).clamp(0.0, 1.0)
         # slopes may vanish at p = 0, where weights are then 0 / 0: they are taken just inside
         inside = torch.full_like(even, 1e-3)
         if self.spacing == "p":

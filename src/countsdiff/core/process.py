@@ -32,7 +32,7 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
     Parameters
     ----------
     counts
-        Whole numbers as float32.
+        Whole numbers as float32; none may be NaN, see :func:`noise` for missing ones.
     p
         Survival probabilities in [0, 1], broadcast against `counts`.
     generator
@@ -42,6 +42,11 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
     -------
     Tensor
         x_t ~ Bin(counts, p), same shape as `counts`.
+
+    Raises
+    ------
+    ValueError
+        If counts on the CPU are negative or NaN. A GPU would have to wait to find out.
 
     Examples
     --------
@@ -55,6 +60,8 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
     Single-cell counts are nine tenths zeros, and :func:`torch.binomial` passes over them as fast as finding the others
     takes.
     """
+    if counts.device.type == "cpu" and not bool((counts >= 0.0).all()):  # torch.binomial never ends with a NaN
+        raise ValueError("Counts to thin are negative, or NaN; leave missing ones out.")
     probability = torch.as_tensor(p, dtype=counts.dtype, device=counts.device).expand_as(counts)
     if counts.device.type == "mps":  # for which torch has no binomial
         u = torch.rand(counts.shape, generator=generator, device=counts.device)

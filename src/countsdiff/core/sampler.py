@@ -74,11 +74,11 @@ class SamplerConfig:
         return self.attrition * limit if self.attrition_kind == "rescaled" else min(self.attrition, limit)
 
     def survival_grid(self) -> list[float]:
-        """Increasing survival probabilities from 0 to 1, ``n_steps + 1`` of them."""
+        """Increasing survival probabilities from 0 to 1, ``n_steps + 1`` of them; fewer where steps have no length."""
         p = self.schedule(self.schedule.time_grid(self.n_steps, self.spacing)).p
         if self.spacing == "p":  # whatever times the schedule has for them
             p = torch.linspace(0.0, 1.0, self.n_steps + 1, dtype=torch.float64)
-        return [float(v) for v in p]
+        return sorted({float(v) for v in p})
 
 
 @dataclass(frozen=True)

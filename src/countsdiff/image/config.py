@@ -7,9 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.heads import HeadName
-from countsdiff.core.sampler import AttritionKind, BirthRule
-from countsdiff.core.schedule import Spacing
+from countsdiff.core.loss import TimeSampler
+from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
+from countsdiff.core.schedule import Spacing, get_schedule
 from countsdiff.image.data import LARGEST
 from countsdiff.model_files import check_type
 
@@ -119,6 +121,31 @@ class ImageConfig:
         for name in ("n_steps", "batch_size", "sample_steps", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        for name in ("share_generated", "share_empty", "share_one_pass", "share_unconditional", "dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is a share, in [0, 1]; got {getattr(self, name)}.")
+        for name in ("lr", "clip", "jump_scale"):
+            if (value := getattr(self, name)) is not None and not value > 0.0:
+                raise ValueError(f"{name} is a positive number; got {value}.")
+        # what is used after hours of training is built here, once, so that it complains now
+        self.sampler()
+        self.times()
+        ClassifierFreeGuidance(self.guidance)
+
+    def sampler(self) -> SamplerConfig:
+        """How to sample."""
+        return SamplerConfig(
+            n_steps=self.sample_steps,
+            spacing=self.spacing,
+            attrition=self.attrition,
+            attrition_kind=self.attrition_kind,
+            births=self.births,
+            schedule=get_schedule(self.schedule),
+        )
+
+    def times(self) -> TimeSampler:
+        """Noise levels of training, where nothing of an image is known."""
+        return TimeSampler(get_schedule(self.schedule), self.weight, self.spacing, self.share_empty)
 
     @property
     def ceiling(self) -> float:

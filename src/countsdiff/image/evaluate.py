@@ -136,7 +136,7 @@ def feature_distance(real: Pixels, generated: Pixels, network: FeatureNetwork, b
 @torch.no_grad()
 def extract_features(pixels: Pixels, network: FeatureNetwork, batch_size: int = 256) -> NDArray[np.float64]:
     """Features of all images, shape ``(n, n_features)``."""
-    batches = torch.from_numpy(pixels).split(batch_size)
+    batches = torch.from_numpy(np.ascontiguousarray(pixels)).split(batch_size)
     return torch.cat([network(batch).double().cpu() for batch in batches]).numpy()
 
 

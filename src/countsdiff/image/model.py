@@ -16,9 +16,8 @@ from countsdiff.core.ema import ExponentialMovingAverage
 from countsdiff.core.heads import BoundedHead, get_head
 from countsdiff.core.interfaces import Context
 from countsdiff.core.jump import PoissonRandomisation
-from countsdiff.core.loss import NoiseLevels, TimeSampler, bregman_loss
+from countsdiff.core.loss import NoiseLevels, bregman_loss
 from countsdiff.core.process import noise
-from countsdiff.core.schedule import get_schedule
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST, Images, flip
 from countsdiff.image.hide import hide_pixels
@@ -66,7 +65,7 @@ class ImageDiffusion(pl.LightningModule):
         self.denoiser = build_denoiser(config, shape, n_categories, mean, dispersion, estimate)
         self.averaged = ExponentialMovingAverage(self.denoiser, config.ema_decay)
         self.difficulty = Difficulty() if config.balanced else None
-        self.times = TimeSampler(get_schedule(config.schedule), config.weight, config.spacing, config.share_empty)
+        self.times = config.times()
         self.times_known = replace(self.times, share_empty=config.share_one_pass)
 
     def on_fit_start(self) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import torch
@@ -13,29 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from countsdiff.core.denoiser import Denoiser, with_current_names
-from countsdiff.core.guidance import ClassifierFreeGuidance
-from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
+from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
-from countsdiff.core.sampler import BirthRule, SamplerConfig, SamplerState, sample
-from countsdiff.core.schedule import get_schedule
+from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST, check_codes
 from countsdiff.image.model import build_denoiser
+from countsdiff.image.sampling import Output, SamplerOptions, mean_lost, prepared
 from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
 from countsdiff.nn import LinearEstimate
 
 Pixels = NDArray[np.uint8]
-Output = Literal["mean", "sample"]
-
-
-class SamplerOptions(TypedDict, total=False):
-    """How images are drawn, in place of what the configuration has under these names; None for what it has."""
-
-    sample_steps: int | None
-    guidance: float | None
-    attrition: float | None
-    births: BirthRule | None
+Method = Literal["conditional", "repaint"]
 
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -132,12 +123,13 @@ class PixelModel:
             uint8, shape ``(n, n_channels, height, width)``.
         """
         denoiser, config = self._sampler(options)
-        nothing = np.zeros((n, *self.shape), dtype=np.uint8)
+        nothing = np.broadcast_to(np.zeros(1, dtype=np.uint8), (n, *self.shape))
+        everywhere = np.broadcast_to(np.ones(1, dtype=bool), nothing.shape)
         drawn = [
-            sample(denoiser, context, generator, config, callback)
-            for context, generator in self._batches(nothing, nothing == 0, codes, seed, batch_size, first)
+            self._to_pixels(sample(denoiser, context, generator, config, callback))
+            for context, generator in self._batches(nothing, everywhere, codes, seed, batch_size, first)
         ]
-        return self._to_pixels(drawn, n)
+        return _joined(drawn, nothing)
 
     def inpaint(
         self,
@@ -145,7 +137,7 @@ class PixelModel:
         hidden: NDArray[np.bool_],
         *,
         output: Output = "mean",
-        method: Literal["conditional", "repaint"] = "conditional",
+        method: Method = "conditional",
         codes: NDArray[np.int64] | None = None,
         seed: int = 0,
         batch_size: int = 64,
@@ -164,14 +156,16 @@ class PixelModel:
         method
             ``"conditional"`` for models trained with hidden pixels; ``"repaint"``, which only samples, for any.
         codes, seed, batch_size, **options
-            As for :meth:`sample`.
+            As for :meth:`sample`; guidance is 1 for a mean unless it is given, since any other makes another law.
 
         Raises
         ------
         ValueError
-            If the shapes do not fit, or a mean is asked of RePaint.
+            If the shapes do not fit, `output` or `method` is unknown, or a mean is asked of RePaint.
         """
         self._check(pixels)
+        _check_choice("output", output, Output)
+        _check_choice("method", method, Method)
         if hidden.shape != (len(pixels), *self.shape[1:]) or hidden.dtype != bool:
             raise ValueError(
                 f"hidden is boolean of shape (n, height, width), {(len(pixels), *self.shape[1:])}; got {hidden.dtype} "
@@ -179,19 +173,24 @@ class PixelModel:
             )
         if method == "repaint" and output == "mean":
             raise ValueError("RePaint draws samples only; ask for output='sample', or for method='conditional'.")
+        if method == "conditional" and self.config.share_generated == 1.0 and not hidden.all():
+            warnings.warn(
+                "In training all pixels of every image were hidden (share_generated is 1): the model does not know "
+                "what to make of those that are not. method='repaint' with output='sample' is for such models.",
+                stacklevel=2,
+            )
         everywhere = np.broadcast_to(hidden[:, None], pixels.shape)
-        denoiser, config = self._sampler(options)
+        denoiser, config = self._sampler(options, output)
         walk = repaint if method == "repaint" else sample
-        filled = []
+        filled: list[NDArray[Any]] = []
         for context, generator in self._batches(pixels, everywhere, codes, seed, batch_size):
             if output == "mean":
                 nothing = torch.zeros_like(context.counts)
-                filled.append(_mean(denoiser, nothing, 0.0, context))
+                filled.append(self._to_intensities(mean_lost(denoiser, nothing, 0.0, context)))
             else:
-                filled.append(walk(denoiser, context, generator, config))
-        if output == "mean":
-            return np.where(everywhere, self._to_intensities(filled, len(pixels)), pixels.astype(np.float32))
-        return np.where(everywhere, self._to_pixels(filled, len(pixels)), pixels)
+                filled.append(self._to_pixels(walk(denoiser, context, generator, config)))
+        answer = _joined(filled, pixels)
+        return np.where(everywhere, answer, pixels.astype(answer.dtype))
 
     def denoise(
         self,
@@ -215,59 +214,40 @@ class PixelModel:
         output
             ``"mean"``: expected intensity before thinning, float32, in one pass; ``"sample"``: a draw, uint8.
         codes, seed, batch_size, **options
-            As for :meth:`sample`; without attrition, which would take photons that were counted.
+            As for :meth:`sample`; without attrition, which would take photons that were counted, and for a mean with
+            guidance 1 unless it is given.
 
         Raises
         ------
         ValueError
-            If the shapes do not fit, `p` is out of range, or the model is one of numbers drawn from pixels (JUMP),
-            which are more or fewer than photons.
+            If the shapes do not fit, `p` is out of range, `output` is unknown, or the model is one of numbers drawn
+            from pixels (JUMP), which are no photons.
         """
         self._check(thinned)
+        _check_choice("output", output, Output)
         if not 0.0 <= p < 1.0:
             raise ValueError(f"p is the share of photons that was kept, in [0, 1); got {p:g}.")
-        if (scale := self.config.jump_scale or 1.0) != 1.0:
+        if (scale := self.config.jump_scale) is not None:
             raise ValueError(
-                f"The model counts {scale:g} for a photon (jump_scale), and cannot tell how many were kept."
+                f"The model counts {scale:g} for a photon, drawn at random (jump_scale), and cannot tell how many were "
+                "kept."
             )
-        denoiser, config = self._sampler({**options, "attrition": 0.0})
-        restored = []
+        denoiser, config = self._sampler({**options, "attrition": 0.0}, output)
+        restored: list[NDArray[Any]] = []
         start = 0
         for context, generator in self._batches(thinned, np.ones(thinned.shape, dtype=bool), codes, seed, batch_size):
             x = torch.zeros_like(context.counts)
-            here = torch.from_numpy(thinned[start : start + batch_size].reshape(-1, x.shape[1]))
+            here = torch.from_numpy(np.ascontiguousarray(thinned[start : start + batch_size])).flatten(1)
             x[: len(here)] = here.to(x)
             start += batch_size
             if output == "mean":
-                restored.append(x + _mean(denoiser, x, p, context))
+                restored.append(self._to_intensities(x + mean_lost(denoiser, x, p, context)))
             else:
-                restored.append(sample(denoiser, context, generator, config, start=x, p=p))
-        n = len(thinned)
-        return self._to_intensities(restored, n) if output == "mean" else self._to_pixels(restored, n)
+                restored.append(self._to_pixels(sample(denoiser, context, generator, config, start=x, p=p)))
+        return _joined(restored, thinned)
 
-    def _sampler(self, options: SamplerOptions) -> tuple[DenoiserFn, SamplerConfig]:
-        """Guided denoiser that keeps below the ceiling, and the steps to take."""
-        if unknown := sorted(options.keys() - SamplerOptions.__annotations__.keys()):
-            names = ", ".join(SamplerOptions.__annotations__)
-            raise TypeError(f"There is no option {unknown[0]!r} of drawing images; there are {names}.")
-        settings = self.config.with_options(**options)
-        config = SamplerConfig(
-            n_steps=settings.sample_steps,
-            spacing=settings.spacing,
-            attrition=settings.attrition,
-            attrition_kind=settings.attrition_kind,
-            births=settings.births,
-            schedule=get_schedule(settings.schedule),
-        )
-        guidance = ClassifierFreeGuidance(settings.guidance if self.categories else 1.0)
-        device_type, mixed = self._device().type, settings.precision == "bf16-mixed"
-
-        @torch.no_grad()
-        def predict(x_t: Tensor, p: Tensor, context: Context) -> Intensity:
-            with torch.autocast(device_type, torch.bfloat16, enabled=mixed):
-                return self.denoiser(x_t, p, context)
-
-        return _below(guidance.wrap(predict), self.config.ceiling), config
+    def _sampler(self, options: SamplerOptions, output: Output = "sample") -> tuple[DenoiserFn, SamplerConfig]:
+        return prepared(self.denoiser, self.config, options, guided=len(self.categories) > 0, output=output)
 
     def _batches(
         self,
@@ -302,12 +282,14 @@ class PixelModel:
                 RowGenerator(seed, torch.from_numpy(first + rows).to(device)),
             )
 
-    def _to_intensities(self, batches: list[Tensor], n: int) -> NDArray[np.float32]:
-        counts = torch.cat(batches)[:n].cpu() / (self.config.jump_scale or 1.0)
-        return counts.clamp(0.0, LARGEST).view(n, *self.shape).numpy()
+    def _to_intensities(self, counts: Tensor) -> NDArray[np.float32]:
+        intensities = (counts / (self.config.jump_scale or 1.0)).clamp(0.0, LARGEST)
+        if intensities.isnan().any():
+            raise ValueError("The model says NaN: its weights are broken, or guidance is far too strong.")
+        return intensities.view(-1, *self.shape).cpu().numpy()
 
-    def _to_pixels(self, batches: list[Tensor], n: int) -> Pixels:
-        return self._to_intensities(batches, n).round().astype(np.uint8)
+    def _to_pixels(self, counts: Tensor) -> Pixels:
+        return self._to_intensities(counts).round().astype(np.uint8)
 
     def _device(self) -> torch.device:
         return self.denoiser.mean.device
@@ -319,18 +301,11 @@ class PixelModel:
             )
 
 
-def _mean(denoiser: DenoiserFn, x: Tensor, p: float, context: Context) -> Tensor:
-    """Mean of what is lost at `p`."""
-    return denoiser(x, torch.full_like(x[:, :1], p), context).mean * (1.0 - p)
+def _joined(batches: list[NDArray[Any]], images: Pixels) -> NDArray[Any]:
+    """One after the other, as many as there are images."""
+    return np.concatenate(batches)[: len(images)] if batches else np.empty_like(images)
 
 
-def _below(denoiser: DenoiserFn, ceiling: float) -> DenoiserFn:
-    """Keep lost counts within the room there is, which guidance and heads without a ceiling may overstep."""
-
-    def bounded(x_t: Tensor, p: Tensor, context: Context) -> Intensity:
-        intensity = denoiser(x_t, p, context)
-        # a millionth less: a mean a rounding error above a whole number would be rounded up now and then
-        room = (1.0 - 1e-6) * (ceiling - x_t).clamp(min=0.0)
-        return replace(intensity, mean=torch.minimum(intensity.mean, room / (1.0 - p)))
-
-    return bounded
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}.")

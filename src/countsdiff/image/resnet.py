@@ -58,7 +58,7 @@ class CifarResNet(nn.Module):
             weights = {name.removeprefix("module."): value for name, value in saved.items()}
             network = cls(len({name.split(".")[1] for name in weights if name.startswith("layer1.")}))
             network.load_state_dict(weights)
-        except (RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: these are no weights of a CIFAR-10 ResNet ({error}).") from error
         return network.eval()
 

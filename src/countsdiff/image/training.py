@@ -20,6 +20,7 @@ from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import Images
 from countsdiff.image.model import Batch, ImageDiffusion, channel_statistics, linear_estimate
 from countsdiff.image.pixel_model import PixelModel
+from countsdiff.image.sampling import SamplerOptions
 
 _CHECKPOINT, _RUN = "last.ckpt", "run.json"
 
@@ -111,7 +112,8 @@ def _check_run(folder: Path, run: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(run, indent=2) + "\n")
         return
     before, now = ({**r, **r["config"], "config": None} for r in (json.loads(file.read_text()), run))
-    check_same_training(before, now, folder)
+    of_drawing = dict.fromkeys(("sample_steps", *SamplerOptions.__annotations__, "attrition_kind"))
+    check_same_training(before | of_drawing, now | of_drawing, folder)
 
 
 class _Steps(pl.LightningDataModule):

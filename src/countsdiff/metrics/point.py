@@ -233,7 +233,8 @@ def _correlations(rows: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.
     covariance, own = np.bincount(rows, a * b, n_rows), np.bincount(rows, a * a, n_rows)
     scale = np.sqrt(own * np.bincount(rows, b * b, n_rows))
     scored = own > 0
-    return np.divide(covariance, scale, out=np.zeros(n_rows), where=scale > 0)[scored]
+    found: NDArray[np.float64] = np.divide(covariance, scale, out=np.zeros(n_rows), where=scale > 0)[scored]
+    return found
 
 
 def _ranks(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.float64]:

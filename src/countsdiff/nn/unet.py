@@ -33,7 +33,7 @@ class UNet(nn.Module):
     depth
         Residual blocks of a level.
     attention
-        Levels with self-attention, counted from 0.
+        Levels with self-attention, counted from 0, the finest.
     dropout
         Share of hidden units dropped in training.
     n_groups
@@ -46,7 +46,7 @@ class UNet(nn.Module):
     ImportError
         If diffusers is not installed.
     ValueError
-        If the sides of the images cannot be halved as often as asked.
+        If the sides of the images cannot be halved as often as asked, or there is no such level.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class UNet(nn.Module):
                 f"A U-Net of {len(widths)} levels halves its images {len(widths) - 1} times, which {sides[0]} × "
                 f"{sides[1]} pixels do not allow; use fewer levels or another size."
             )
+        if absent := [level for level in attention if not 0 <= level < len(widths)]:
+            raise ValueError(f"attention names level {absent[0]}; there are {len(widths)}, 0 the finest.")
         kinds = ["Attn" if level in attention else "" for level in range(len(widths))]
         self.shape = shape
         self.covariates = CovariateEmbedding(n_categories, n_continuous)
