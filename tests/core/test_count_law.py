@@ -38,3 +38,9 @@ def test_interval_has_the_shape_and_dtype_of_the_means():
     mean = torch.rand(3, 4) * 20.0
     for end in CountLaw(mean, torch.ones(3, 4)).shortest_interval(0.8):
         assert (end.shape, end.dtype) == (mean.shape, mean.dtype)
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, 1.5, float("nan")])
+def test_no_interval_holds_everything(coverage):
+    with pytest.raises(ValueError, match="coverage is a share"):
+        CountLaw(torch.ones(2)).shortest_interval(coverage)

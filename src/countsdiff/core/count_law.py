@@ -71,7 +71,14 @@ class CountLaw:
         -------
         tuple
             Lower and upper ends, whole numbers, with the shape and dtype of the means.
+
+        Raises
+        ------
+        ValueError
+            If the coverage is not in (0, 1).
         """
+        if not 0.0 < coverage < 1.0:
+            raise ValueError(f"coverage is a share of the probability, in (0, 1); got {coverage}.")
         whole = CountLaw(*exact(*(v.reshape(-1) for v in (self.mean, self.shape) if v is not None)))
         lower, upper = torch.zeros_like(whole.mean), whole.quantile(torch.full_like(whole.mean, coverage))
         # elsewhere too little is left without 0
