@@ -167,13 +167,15 @@ def test_scvi_is_shown_what_predicts_cells_best_that_it_was_fitted_to(cells, mon
     fitted = SCVI(max_epochs=2, n_samples=2).fit(counts, None, seed=1)
     hidden = mcar(counts.shape, 0.5)
     observed = (~hidden).astype(np.float32)
-    truth, _ = fitted.cells
+    truth = fitted.complete
     monkeypatch.setattr(type(fitted), "_shown", lambda self, counts, observed, fill: fill)
     for best in ("means", "zeros", "predictions"):
         perfect = lambda self, shown, *cells, best=best: truth if shown == best else truth + 1  # noqa: E731
         monkeypatch.setattr(type(fitted), "_predict", perfect)
         assert fitted.best_fill(observed) == best
     assert fitted.best_fill(np.ones_like(observed)) == "means"  # nothing is missing
+    # of cells that were not complete the encoder has learnt to read means
+    assert dataclasses.replace(fitted, complete=None).best_fill(observed) == "means"
 
 
 def test_scvi(cells):

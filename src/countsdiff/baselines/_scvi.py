@@ -30,14 +30,14 @@ _KEPT = 500  # cells to choose by
 class SCVI(Imputer):
     """The posterior mean of scVI with the default architecture and training of scvi-tools (Lopez et al. 2018).
 
-    scVI has no notion of missing entries; if they are set to zero, it learns to reconstruct these zeros. In training
-    they are therefore set to their mean given the cell's size factor, which tells it least. What the encoder should
-    be shown of cells to impute depends on the data and on how much of them is missing: these means, zeros, or what
-    the model itself predicts for them, three times over. As much is hidden of some of the cells fitted, and what
-    predicts these best by the Poisson loss is taken. Samples are posterior predictive, at the library size of the
-    cell filled with means. A cell of which nothing is known has nothing to encode: it is sampled from the prior, at
-    the library size of a cell fitted. Sets ``scvi.settings.seed``, which seeds the global generators of torch and
-    numpy.
+    scVI has no notion of missing entries; if they are set to zero, it learns to reconstruct these zeros. They are
+    therefore set to their mean given the cell's size factor, which tells it least. If the cells fitted were complete,
+    what its encoder should be shown of others depends on the data and on how much is missing: these means, zeros, or
+    what the model itself predicts, three times over. As much is hidden of some of the cells fitted, and what predicts
+    these best by the Poisson loss is taken. (If they were not, the encoder has learnt to read means; other choices
+    were worse.) Samples are posterior predictive, at the library size of the cell filled with means. A cell of which
+    nothing is known has nothing to encode: it is sampled from the prior, at the library size of a cell fitted. Sets
+    ``scvi.settings.seed``, which seeds the global generators of torch and numpy.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ class SCVI(Imputer):
             model = scvi.model.SCVI(adata)
             model.train(max_epochs=self.max_epochs, enable_progress_bar=False, logger=False)
         kept = np.random.default_rng(seed).permutation(len(counts))[:_KEPT]
-        cells = counts[kept], observed[kept]
-        return _FittedSCVI(model, means, rates, filled.sum(axis=1), cells, self.n_samples, seed)
+        complete = counts[kept] if observed.all() else None
+        return _FittedSCVI(model, means, rates, filled.sum(axis=1), complete, self.n_samples, seed)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _FittedSCVI:
     means: NDArray[np.float32]
     rates: NDArray[np.float32]
     libraries: NDArray[np.float32]  # of the cells fitted
-    cells: tuple[Counts, NDArray[np.float32]]  # some of them, and which of their entries are observed
+    complete: Counts | None  # some of them, if they were
     n_samples: int
     seed: int
 
@@ -126,12 +126,11 @@ class _FittedSCVI:
     def best_fill(self, observed: NDArray[np.float32]) -> str:
         """What to show of missing entries, where as many are missing: what is best for cells that were fitted."""
         known = observed[observed.any(axis=1)]
-        if known.all():
+        if known.all() or self.complete is None:
             return _FILLS[0]
-        counts, there = self.cells
-        hidden = (there > 0) & (np.random.default_rng(self.seed).random(there.shape) >= known.mean())
-        left = there * ~hidden
-        losses = {}
+        counts = self.complete
+        left = (np.random.default_rng(self.seed).random(counts.shape) < known.mean()).astype(np.float32)
+        hidden, losses = left == 0, {}
         for fill in _FILLS:
             predicted = self._predict(self._shown(counts * left, left, fill), counts * left, left)
             losses[fill] = poisson_loss(counts[hidden], predicted[hidden]) if hidden.any() else 0.0
