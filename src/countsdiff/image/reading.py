@@ -52,9 +52,14 @@ def read_images(path: str | Path, split: Split = "train", size: int | None = Non
 
 
 def has_split(path: str | Path) -> bool:
-    """Whether the data at `path`, see :func:`read_images`, say which images are for testing.
+    """Whether data say which of their images are for testing.
 
     Folders of pictures do if they consist of two, ``train`` and ``test``, and .npz files if they have a ``partition``.
+
+    Parameters
+    ----------
+    path
+        As for :func:`read_images`.
     """
     folder = Path(path)
     if folder.is_file():
