@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 
 .PHONY: quickstart test lint docs tutorials clean
 
+# two thirds of the usual training: as accurate to the second digit here, and two minutes on slow machines, too
 quickstart: $(VENV)/installed
-	$(BIN)/countsdiff demo --out quickstart
+	$(BIN)/countsdiff demo --steps 1200 --out quickstart
 
 # tests compute on one thread each, so that every core runs some of them
 test: lint
