@@ -130,11 +130,14 @@ class _FittedSCVI:
             return _FILLS[0]
         counts = self.complete
         left = (np.random.default_rng(self.seed).random(counts.shape) < known.mean()).astype(np.float32)
-        hidden, losses = left == 0, {}
-        for fill in _FILLS:
-            predicted = self._predict(self._shown(counts * left, left, fill), counts * left, left)
-            losses[fill] = poisson_loss(counts[hidden], predicted[hidden]) if hidden.any() else 0.0
-        return min(losses, key=losses.__getitem__)
+        seen, hidden = counts * left, left == 0
+        if not hidden.any():
+            return _FILLS[0]
+
+        def loss(fill: str) -> float:
+            return poisson_loss(counts[hidden], self._predict(self._shown(seen, left, fill), seen, left)[hidden])
+
+        return min(_FILLS, key=loss)
 
     def _shown(self, counts: Counts, observed: NDArray[np.float32], fill: str) -> Counts:
         """Cells as the encoder is shown them."""

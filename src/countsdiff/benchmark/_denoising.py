@@ -8,7 +8,7 @@ from countsdiff import metrics, pp
 from countsdiff.baselines import Imputer
 
 from ._data import Dataset
-from ._methods import Nothing, denoisers
+from ._methods import Untrained, denoisers
 from .interfaces import Cells, Counts, Prediction, Query, Score, Split
 
 _SHARE = 0.9
@@ -38,7 +38,7 @@ class MolecularCV:
 
     def methods(self) -> dict[str, Imputer]:
         """Return the methods that denoise, by name; the first is the counts as they are."""
-        zeros = Nothing()
+        zeros = Untrained("zeros", factor=0.0)
         return denoisers(_DEPTH) | {zeros.name: zeros}
 
     def splits(self, data: Dataset, masks: list[str], seed: int) -> Iterator[Split]:

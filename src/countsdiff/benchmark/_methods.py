@@ -118,10 +118,19 @@ def _as_adata(counts: Counts, missing: NDArray[np.bool_] | None, labels: ArrayLi
 
 
 @dataclass(frozen=True)
-class NoDenoising(Imputer):
-    """The counts as they are: what a denoiser has to be better than."""
+class Untrained(Imputer):
+    """The counts as they are, or a multiple of them: what a denoiser has to be better than.
+
+    Parameters
+    ----------
+    name
+        Name in the table of results.
+    factor
+        1 for the counts, 0 for none at all.
+    """
 
     name: str = "none"
+    factor: float = 1.0
 
     def fit(
         self,
@@ -130,14 +139,17 @@ class NoDenoising(Imputer):
         *,
         labels: ArrayLike | None = None,
         seed: int = 0,
-    ) -> "_Unchanged":
+    ) -> "_FittedUntrained":
         """Learn nothing."""
-        return _Unchanged()
+        return _FittedUntrained(self.factor)
 
 
-class _Unchanged:
+@dataclass(frozen=True)
+class _FittedUntrained:
+    factor: float
+
     def impute(self, counts: Counts, missing: NDArray[np.bool_] | None, *, labels: ArrayLike | None = None) -> Counts:
-        return counts
+        return self.factor * counts
 
 
 def imputers() -> dict[str, Imputer]:
@@ -145,33 +157,10 @@ def imputers() -> dict[str, Imputer]:
     return _beside_rivals((CountsDiff(), CountsDiff("countsdiff+labels", with_labels=True)))
 
 
-@dataclass(frozen=True)
-class Nothing(Imputer):
-    """No counts at all: what an error has to be below to mean anything."""
-
-    name: str = "zeros"
-
-    def fit(
-        self,
-        counts: Counts,
-        missing: NDArray[np.bool_] | None,
-        *,
-        labels: ArrayLike | None = None,
-        seed: int = 0,
-    ) -> "_Zeros":
-        """Learn nothing."""
-        return _Zeros()
-
-
-class _Zeros:
-    def impute(self, counts: Counts, missing: NDArray[np.bool_] | None, *, labels: ArrayLike | None = None) -> Counts:
-        return np.zeros_like(counts)
-
-
 def denoisers(depth: float) -> dict[str, Imputer]:
     """Return the methods that denoise for a replicate at `depth`, by name; the first one does nothing."""
     ours: tuple[Imputer, ...] = (
-        NoDenoising(),
+        Untrained(),
         CountsDiff("countsdiff mean", depth=depth),
         CountsDiff("countsdiff log_mean", output="log_mean", depth=depth),
         CountsDiff("countsdiff sample", output="sample", depth=depth),

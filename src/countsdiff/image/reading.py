@@ -1,5 +1,7 @@
 """Images of data sets, files and folders."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +65,8 @@ def has_split(path: str | Path) -> bool:
     """
     folder = Path(path)
     if folder.is_file():
-        return "partition" in _arrays(folder)
+        with _opened(folder) as arrays:
+            return "partition" in arrays
     if str(path) == "cifar10" or any((folder / file).is_file() for file in ("list_attr_celeba.txt", "batches.meta")):
         return True
     return (folder / "train").is_dir() and (folder / "test").is_dir()
@@ -119,7 +122,8 @@ def read_npz(path: str | Path, split: Split = "train") -> Images:
     ValueError
         If the file is no .npz file, or holds no such arrays.
     """
-    arrays = _arrays(path)
+    with _opened(path) as file:
+        arrays = dict(file)
     if "images" not in arrays:
         raise ValueError(f"{path}: there is no array 'images' among {', '.join(arrays) or 'none'}.")
     pixels = arrays["images"]
@@ -174,10 +178,12 @@ def read_folder(folder: str | Path, size: int | None = None) -> Images:
     return Images(np.stack(pictures), codes, (tuple(names),))
 
 
-def _arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Arrays of an .npz file by name, each read when it is looked at."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            yield file
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: this is no .npz file of arrays, {error}.") from error
 

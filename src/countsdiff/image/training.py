@@ -112,7 +112,7 @@ def _check_run(folder: Path, run: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(run, indent=2) + "\n")
         return
     before, now = ({**r, **r["config"], "config": None} for r in (json.loads(file.read_text()), run))
-    of_drawing = dict.fromkeys(("sample_steps", *SamplerOptions.__annotations__, "attrition_kind"))
+    of_drawing = dict.fromkeys((*SamplerOptions.__annotations__, "attrition_kind"))
     check_same_training(before | of_drawing, now | of_drawing, folder)
 
 
