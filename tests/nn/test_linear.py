@@ -107,6 +107,13 @@ def test_loaded_values_are_used(counts, estimate):
     assert not torch.equal(other(counts[:1], exposure), before)
 
 
+def test_fitted_values_lie_in_memory_as_loaded_ones_do(counts, estimate):
+    loaded = LinearEstimate.unfitted(counts.shape[1])
+    loaded.load_state_dict(estimate.state_dict())
+    for name, value in estimate.named_buffers():  # or products round differently, on some machines
+        assert value.stride() == loaded.get_buffer(name).stride(), name
+
+
 def test_nothing_to_learn_from():
     with pytest.raises(ValueError, match="no observations"):
         LinearEstimate.fit([])

@@ -37,7 +37,8 @@ class LinearEstimate(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("values", values)
-        self.register_buffer("vectors", vectors)
+        # eigenvectors come column by column, and products with them round differently from those loaded row by row
+        self.register_buffer("vectors", vectors.contiguous())
         self._covariance: Tensor | None = None
 
     @classmethod
