@@ -34,6 +34,8 @@ def imported_by(file: Path) -> set[str]:
         ("import countsdiff.core, countsdiff.nn.gene_mlp, countsdiff.metrics", HEAVY),
         # what the process of a method in a benchmark needs
         ("import countsdiff.benchmark._methods, countsdiff.baselines._means", HEAVY | {"torch", "sklearn"}),
+        # what is no file of cells is said so at once
+        (f"from countsdiff.cli import main; main(['impute', {__file__!r}, '-o', 'out.h5ad'])", {"lightning", "scvi"}),
     ],
 )
 def test_importing_loads_nothing_heavy(statement, absent):

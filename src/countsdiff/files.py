@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_MOST_KEPT = 50  # characters of a name in that of a temporary file, which may be no longer than 255 bytes
+
 
 def sync(path: Path) -> None:
     """Have a file, or all those in a folder, on the disk: before a power cut a name must not be there without them."""
@@ -23,9 +25,14 @@ def check_same_format(out: Path, source: Path) -> None:
     ValueError
         If the name of `out` is one of the other kind.
     """
-    ending = ".zarr" if source.suffix == ".zarr" else ".h5ad"
+    ending = format_of(source)
     if out.suffix != ending:
         raise ValueError(f"{out}: the output has the format of the input; let its name end in {ending}.")
+
+
+def format_of(store: Path) -> str:
+    """Ending of names of stores of this kind: those of folders need not end so."""
+    return ".zarr" if store.suffix == ".zarr" or store.is_dir() else ".h5ad"
 
 
 def check_apart(out: Path, source: Path) -> None:
@@ -44,6 +51,15 @@ def check_apart(out: Path, source: Path) -> None:
         raise ValueError(f"{out}: this lies in the input {source}, which is not changed; choose another place.")
 
 
+def unfinished(out: Path) -> Path:
+    """Folder beside `out` for the work on it that is done in pieces, and kept until all of them are there.
+
+    A link is written through; folders keep their names, by which the machines of a cluster know them.
+    """
+    place = out.resolve() if out.is_symlink() else out.absolute()
+    return place.with_name(f"{place.name}.parts")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails.
@@ -56,7 +72,7 @@ def atomic(path: Path) -> Iterator[Path]:
         If the disk is full, or writing fails for another reason; its ``filename`` is `path`.
     """
     path = path.resolve()
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:_MOST_KEPT]}.{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
         sync(temporary)

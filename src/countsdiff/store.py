@@ -20,6 +20,8 @@ from countsdiff.layers import outdated_layers
 
 __all__ = ["open_store"]
 
+_SPARSE_CHUNK = 2**17  # entries
+
 
 def open_store(path: str | Path) -> AnnData:
     """Open an .h5ad file or a zarr store; ``X`` and the layers stay on disk.
@@ -193,10 +195,14 @@ def _is_store(path: Path) -> bool:
 def copy_store(source: Path, target: Path) -> None:
     """Copy a store, in place of what is there."""
     remove_store(target)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
+    if not source.is_dir():
         shutil.copyfile(source, target)
+        return
+    for folder, _, names in os.walk(source, followlinks=True):
+        to = target / Path(folder).relative_to(source)
+        to.mkdir()  # not shutil.copytree: a copy of what may not be written could not be, either
+        for name in names:
+            shutil.copyfile(Path(folder, name), to / name)
 
 
 def remove_store(path: Path) -> None:
@@ -278,8 +284,10 @@ def _lazy(element: Any) -> Any:
 def _create(layers: Any, name: str, rows: Any, n_obs: int) -> None:
     """Write the first rows of a layer, CSR, or make room for all of a dense one."""
     if sparse.issparse(rows):
-        # counted in 64 bits: atlases have more entries than 32 can tell apart
-        ad.io.write_elem(layers, name, rows, dataset_kwargs={"indptr_dtype": np.dtype(np.int64)})
+        # counted in 64 bits: atlases have more entries than 32 can tell apart. Chunks would have the size of the first
+        # block, which may be empty, and are files in zarr
+        settings = {"indptr_dtype": np.dtype(np.int64), "chunks": (_SPARSE_CHUNK,)}
+        ad.io.write_elem(layers, name, rows, dataset_kwargs=settings)
         return
     if name in layers:
         del layers[name]

@@ -7,6 +7,8 @@ import mudata
 import numpy as np
 import pytest
 
+from countsdiff.cli._probe import probe
+
 FAST = ("--steps", "20", "--accelerator", "cpu")
 
 
@@ -152,7 +154,8 @@ class TestBadInput:
         assert (status, "truncated" in err, err.count("\n")) == (2, True, 1)
 
     @pytest.mark.parametrize("options", [(), ("--workers", 1)])
-    def test_strings_without_end(self, run, save, adata, tmp_path, options):
+    def test_strings_without_end(self, run, save, adata, tmp_path, options, monkeypatch):
+        monkeypatch.setattr("countsdiff.cli._probe._SECONDS", 2)
         source = save(adata)
         data = bytearray(source.read_bytes())
         at = data.index(b"GCOL")  # a heap of strings: 16 bytes, then objects of 16 bytes and their padded content
@@ -164,6 +167,14 @@ class TestBadInput:
         source.write_bytes(data)
         status, _, err = run("impute", source, "-o", tmp_path / "out.h5ad", "--save-model", tmp_path / "m", *options)
         assert (status, "HDF5 never comes to its end" in err, err.count("\n")) == (2, True, 1)
+
+    def test_with_thousands_of_small_things_is_none(self, save, adata):
+        source = save(adata)
+        with h5py.File(source, "r+") as file:
+            for i in range(5_000):
+                file["uns"].attrs[f"a{i % 50}"] = i
+                file["uns"][f"number{i}"] = i
+        probe(source)  # which says nothing
 
     def test_that_crashes_hdf5(self, run, save, adata, tmp_path, monkeypatch):
         monkeypatch.setattr(

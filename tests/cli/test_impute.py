@@ -49,6 +49,14 @@ class TestImpute:
         adata.X = adata.X / 7
         np.testing.assert_array_equal(imputed(save(adata), tmp_path / "b.h5ad"), expected)
 
+    def test_tasks_that_slurm_would_start_are_not_asked_for(self, run, save, adata, tmp_path, monkeypatch):
+        job = {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+        for name, value in job.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        out, model = tmp_path / "out.h5ad", tmp_path / "model"
+        assert run("impute", save(adata), "-o", out, "--save-model", model, *FAST)[0] == 0
+        assert run("impute", tmp_path / "in.h5ad", "-o", out, "--model", model)[0] == 0
+
     def test_same_seed_same_samples(self, save, adata, tmp_path, imputed):
         source = save(adata)
         options = ("--output", "sample", "--missing-layer", "hidden")

@@ -101,3 +101,10 @@ def test_a_name_that_no_file_can_have(home, run, arguments):
     name = 300 * "x" + ".h5ad"
     status, _, err = run(*arguments, name)
     assert (status, err) == (2, f"countsdiff: error: {name}: File name too long; choose another name.\n")
+
+
+def test_long_names_that_files_can_have(home, run):
+    out, model = Path(230 * "x" + ".h5ad"), Path(245 * "m")
+    assert run("impute", "in.h5ad", "--out", out, "--save-model", model, "--steps", 1)[0] == 0
+    assert out.is_file()
+    assert run("impute", "in.h5ad", "--out", out, "--model", model)[0] == 0

@@ -1,3 +1,4 @@
+import anndata as ad
 import mudata
 import numpy as np
 import pytest
@@ -98,5 +99,21 @@ class TestSavedModel:
             assert (status, says in err, err.count("\n")) == (2, True, 1)
 
     def test_is_not_saved_over_another_one(self, run, save, adata, tmp_path):
-        status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--save-model", tmp_path)
-        assert (status, "exists already" in err) == (2, True)
+        for options in ((), ("--workers", 1)):
+            status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", "--save-model", tmp_path, *options)
+            assert (status, "exists already" in err, "use it by --model" in err) == (2, True, True)
+
+    def test_is_used_where_a_run_was_cut_short_after_its_training(self, run, save, adata, tmp_path, monkeypatch):
+        command = ("impute", save(adata), "-o", tmp_path / "out.h5ad", "--save-model", tmp_path / "model")
+        options = ("--workers", 1, "--steps", 2, "--labels-key", "kind", "--missing-layer", "hidden")
+
+        def cut_short(*args):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("countsdiff.distributed._impute._put_together", cut_short)
+            assert run(*command, *options)[0] == 130
+        before = (tmp_path / "model" / "model.json").stat().st_mtime_ns
+        assert run(*command, *options)[0] == 0
+        assert (tmp_path / "model" / "model.json").stat().st_mtime_ns == before
+        assert "imputed" in ad.read_h5ad(tmp_path / "out.h5ad").layers

@@ -3,10 +3,12 @@
 import filecmp
 import gc
 import os
+import re
 import shutil
 import signal
 from collections import namedtuple
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import anndata as ad
 import filelock
@@ -18,7 +20,11 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer, distributed
 from countsdiff.cli import main
+from countsdiff.counts import as_row_access
+from countsdiff.distributed._chunk import answer, saved_model
+from countsdiff.distributed._impute import _answers
 from countsdiff.distributed._plan import Plan
+from countsdiff.files import unfinished
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,8 @@ def test_same_as_the_whole(folder, expected, tmp_path, kind, chunk_size):
     result = read(out)
     for name in ("imputed", "imputed_lower", "imputed_upper"):
         np.testing.assert_array_equal(dense(result.layers[name]), dense(expected.layers[name]))
-    assert result.uns["countsdiff"]["imputed"]["n_imputed"] == expected.uns["countsdiff"]["imputed"]["n_imputed"]
+    for name, value in expected.uns["countsdiff"]["imputed"].items():
+        np.testing.assert_array_equal(result.uns["countsdiff"]["imputed"][name], value, err_msg=name)
     np.testing.assert_array_equal(result.X.toarray(), expected.X.toarray())
     assert list(result.obs_names) == list(expected.obs_names)
     assert (folder / "data.h5ad").read_bytes() == before
@@ -239,7 +246,7 @@ def test_resumes_and_writes_the_same_bytes(folder, tmp_path, kind):
         distributed.impute(**arguments, out=out, callback=interrupt_after(4))
     assert not out.exists()
     # a file that was cut short by a crash is no answer
-    cut = sorted((tmp_path / f"out.{kind}.parts").glob("rows-*.safetensors"))[1]
+    cut = sorted((tmp_path / f"out.{kind}.parts").rglob("rows-*.safetensors"))[1]
     cut.write_bytes(cut.read_bytes()[:-3])
     done = []
     distributed.impute(**arguments, out=out, callback=lambda *progress: done.append(progress))
@@ -257,6 +264,127 @@ def test_unfinished_work_of_other_settings_is_not_mixed_in(folder, tmp_path):
         distributed.impute(**arguments, chunk_size=10, callback=interrupt_after(1))
     with pytest.raises(ValueError, match=r"a\.h5ad\.parts: .*chunk_size"):
         distributed.impute(**arguments, chunk_size=11)
+
+
+def test_workers_of_an_earlier_run_come_too_late(folder, tmp_path):
+    arguments = {"store": folder / "data.h5ad", "model_dir": folder / "model", "chunk_size": 40}
+    draws = {"output": "sample", "seed": 1}
+    out, parts = tmp_path / "out.h5ad", tmp_path / "out.h5ad.parts"
+    earlier = Plan.make(folder / "data.h5ad", folder / "model", None, None, "imputed", 40, "cpu", draws)
+
+    def late(done, total):
+        with pytest.raises(OSError, match="No such file"):
+            answer(parts / earlier.name, earlier.rows, 80, 90)
+
+    with pytest.raises(Killed):
+        distributed.impute(**arguments, **draws, out=out, callback=interrupt_after(1), accelerator="cpu")
+    assert [path.name for path in parts.iterdir() if path.is_dir()] == [earlier.name]
+    shutil.rmtree(parts)  # as the message of the test above has it
+    draws = draws | {"seed": 2}
+    distributed.impute(**arguments, **draws, out=out, callback=late)
+    undisturbed = distributed.impute(**arguments, **draws, out=tmp_path / "undisturbed.h5ad")
+    assert filecmp.cmp(out, undisturbed, shallow=False)
+
+
+@pytest.mark.parametrize("changed", ["data.h5ad", "data.zarr", "model"])
+def test_what_changes_meanwhile_is_not_mixed_in(folder, tmp_path, changed):
+    kind = "zarr" if changed == "data.zarr" else "h5ad"
+    for name in (f"data.{kind}", "model"):
+        copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
+        copy(folder / name, tmp_path / name)
+
+    def change(done, total):
+        if done == 2:
+            files = (tmp_path / changed).rglob("[md]*") if (tmp_path / changed).is_dir() else [tmp_path / changed]
+            for file in files:
+                os.utime(file, (1, 1))
+            saved_model.cache_clear()  # as of a worker that takes over from another
+
+    with pytest.raises(ValueError, match=f"{changed}: this was changed while it was in use"):
+        distributed.impute(
+            tmp_path / f"data.{kind}", tmp_path / "model", out=tmp_path / f"out.{kind}", chunk_size=20, callback=change
+        )
+    assert not (tmp_path / f"out.{kind}").exists()
+
+
+def test_a_model_is_told_by_its_own_files(folder, tmp_path):
+    """A job may keep its log in the folder."""
+    shutil.copytree(folder / "model", tmp_path / "model")
+    arguments = {"store": folder / "data.h5ad", "model_dir": tmp_path / "model", "out": tmp_path / "out.h5ad"}
+    with pytest.raises(Killed):
+        distributed.impute(**arguments, chunk_size=40, callback=interrupt_after(1))
+    (tmp_path / "model" / "job.log").write_text("cut short")
+    done = []
+    distributed.impute(**arguments, chunk_size=40, callback=lambda *progress: done.append(progress))
+    assert done == [(2, 3), (3, 3)]
+
+
+def test_workers_get_paths_as_they_were_given(folder, tmp_path):
+    """A link may lead elsewhere on the machine of a worker."""
+    (tmp_path / "data").symlink_to(folder)
+    plan = Plan.make(tmp_path / "data" / "data.h5ad", tmp_path / "data" / "model", None, None, "imputed", 40, "cpu", {})
+    assert plan.rows.store.path == str(tmp_path / "data" / "data.h5ad")
+    assert plan.rows.model.path == str(tmp_path / "data" / "model")
+    assert unfinished(tmp_path / "data" / "out.h5ad") == tmp_path / "data" / "out.h5ad.parts"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list the files that are open")
+def test_nothing_is_removed_while_it_is_open(folder, tmp_path, monkeypatch):
+    """NFS keeps the file of a lock in its folder as long as it is open, and the folder could not be removed."""
+    remove, removed = shutil.rmtree, []
+
+    def watch(path, **kwargs):
+        opened = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        assert not [file for file in opened if file.startswith(str(path))]
+        removed.append(path)
+        remove(path, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", watch)
+    out = distributed.impute(folder / "data.h5ad", folder / "model", out=tmp_path / "out.h5ad")
+    assert len(removed) == 1
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_is_a_zarr_store_whatever_its_name(folder, expected, tmp_path):
+    shutil.copytree(folder / "data.zarr", tmp_path / "atlas")
+    out = distributed.impute(tmp_path / "atlas", folder / "model")
+    assert out == tmp_path / "atlas.imputed.zarr"
+    np.testing.assert_array_equal(dense(ad.read_zarr(out).layers["imputed"]), dense(expected.layers["imputed"]))
+    shutil.copy(folder / "data.h5ad", tmp_path / "atlas.h5")
+    assert distributed.impute(tmp_path / "atlas.h5", folder / "model").name == "atlas.imputed.h5ad"
+
+
+def test_a_matrix_by_columns_is_read_once(folder, expected, tmp_path, monkeypatch):
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    read_whole = []
+    monkeypatch.setattr(
+        "countsdiff.distributed._chunk.as_row_access", lambda matrix: read_whole.append(1) or as_row_access(matrix)
+    )
+    out = distributed.impute(tmp_path / "in.h5ad", folder / "model", chunk_size=10)
+    assert len(read_whole) == 2  # counts, and marks of missing entries; of nine chunks
+    np.testing.assert_array_equal(dense(ad.read_h5ad(out).layers["imputed"]), dense(expected.layers["imputed"]))
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "says"),
+    [
+        ("KilledWorker", ("work", None, 3), "Workers died of the rows 8,192 to 16,384"),
+        ("CancelledError", ("connection lost",), "cluster is gone. Start again"),
+    ],
+)
+def test_a_cluster_that_fails(monkeypatch, error, arguments, says):
+    dask = pytest.importorskip("distributed", reason="countsdiff[distributed] is not installed")
+
+    class Future:
+        def result(self):
+            raise getattr(dask, error)(*arguments)
+
+    monkeypatch.setattr(dask, "as_completed", iter)
+    cluster = SimpleNamespace(submit=lambda *args, **kwargs: Future())
+    with pytest.raises(OSError, match=re.escape(says)):
+        list(_answers(cluster, lambda start, stop: start, [(8192, 16384)]))
 
 
 def test_two_processes_on_one_output(folder, tmp_path):
@@ -406,7 +534,7 @@ def test_a_run_that_goes_on_needs_less_of_the_disk(folder, tmp_path, monkeypatch
         distributed.impute(folder / "data.h5ad", folder / "model", out=out, chunk_size=20, callback=interrupt)
     plan = Plan.make(folder / "data.h5ad", folder / "model", None, None, "imputed", 20, "auto", {})
     needed = 2 * plan.n_bytes + (folder / "data.h5ad").stat().st_size
-    there = sum(path.stat().st_size for path in (tmp_path / "out.h5ad.parts").rglob("*"))
+    there = sum(path.stat().st_size for path in (tmp_path / "out.h5ad.parts").rglob("*") if path.is_file())
     usage = namedtuple("usage", ["total", "used", "free"])
     for free, fits in ((needed - there - 1, False), (needed - there, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(free, 0, free))

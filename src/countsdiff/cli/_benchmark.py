@@ -108,9 +108,9 @@ def benchmark(
     check_folder(out)
 
     from countsdiff.benchmark import Results, choose, prepare, run, write_report
-    from countsdiff.cli._training import silence
+    from countsdiff.cli._training import set_up
 
-    silence()
+    set_up()
     chosen = _task(task, design or Design.PAPER, masks, scvi_model, out)
     with _one_sentence():
         names = None if methods is None else _names("--methods", methods)

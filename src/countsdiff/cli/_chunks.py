@@ -13,7 +13,7 @@ from countsdiff.cli._io import InputError, blame
 from countsdiff.cli._job import fit, load
 from countsdiff.cli._probe import probe
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Training
-from countsdiff.cli._training import bar, silence
+from countsdiff.cli._training import bar, set_up
 from countsdiff.layers import check_not_read, default_layer
 from countsdiff.model.missing import RULES
 from countsdiff.store import check_target, open_store
@@ -39,11 +39,13 @@ def impute(
     tuple
         The data written, on disk; the record of what was done; the number of genes imputed.
     """
-    silence()
+    set_up()
     if layers.missing_layer in RULES:
         raise InputError(
             f"--missing-layer names a boolean layer, and {layers.missing_layer!r} is the name of a rule; rename it."
         )
+    if model_dir is None and save_model is not None and save_model.exists():
+        model_dir = save_model  # its training was over when the run was cut short
     model = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):
         if source.is_file():
@@ -69,6 +71,7 @@ def impute(
                 layer=layers.layer,
                 missing=layers.missing_layer,
                 key_added=answer.key_added,
+                chunk_size=cluster.chunk_size,
                 callback=callback,
                 accelerator=training.accelerator,
                 **answer.options,

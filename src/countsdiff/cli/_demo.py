@@ -47,9 +47,9 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
 
     from countsdiff import datasets, pp
-    from countsdiff.cli._training import progress_bar, silence
+    from countsdiff.cli._training import progress_bar, set_up
 
-    silence()
+    set_up()
     full = datasets.pbmc3k()
     truth = full[:, full.var["highly_variable"]].copy()
     del truth.layers["counts"]  # they would be the truth still when those in X are hidden

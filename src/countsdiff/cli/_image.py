@@ -84,9 +84,9 @@ def train(
         settings = get_config(config).with_options(n_steps=steps, precision=precision)
         images = _read(data, "train", settings)
 
-        from countsdiff.cli._training import progress_bar, silence
+        from countsdiff.cli._training import progress_bar, set_up
 
-        silence()
+        set_up()
         with progress_bar(quiet=quiet) as arguments:
             model = train(
                 images,

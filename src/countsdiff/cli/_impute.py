@@ -9,7 +9,7 @@ from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._io import InputError, blame, check_folder, check_output, possible, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Results, Training, imputed_entries
-from countsdiff.files import check_same_format
+from countsdiff.files import check_same_format, unfinished
 
 
 class Output(StrEnum):
@@ -92,6 +92,10 @@ def impute(
         str | None,
         Option(metavar="ADDRESS", help="As --workers, with the workers of this Dask cluster."),
     ] = None,
+    chunk_size: Annotated[
+        int,
+        Option(min=1, help="Cells that a worker has in memory at a time."),
+    ] = 8192,
     accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
@@ -99,7 +103,8 @@ def impute(
     from countsdiff.layers import check_key
 
     start = time.perf_counter()
-    _check_paths(source, out, report, resume, save_model, model)
+    on_disk = workers is not None or scheduler is not None or source.suffix == ".zarr"
+    _check_paths(source, out, report, resume, save_model, model, may_go_on=on_disk)
     with blame(out):
         check_key(key_added)
     if n_samples > 1 and output is not Output.SAMPLE:
@@ -111,13 +116,13 @@ def impute(
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
     layers = Layers(layer, missing_layer)
     answer = Answer(key_added, {"output": output.value, "n_samples": n_samples, "seed": seed})
-    if workers is not None or scheduler is not None or source.suffix == ".zarr":
+    if on_disk:
         if report is not None:
             raise InputError("--report needs all data in memory: leave it out, or leave out --workers and --scheduler.")
         from countsdiff.cli import _chunks
 
         adata, record, n_genes = _chunks.impute(
-            source, out, model, save_model, layers, training, answer, ClusterOptions(workers, scheduler)
+            source, out, model, save_model, layers, training, answer, ClusterOptions(workers, scheduler, chunk_size)
         )
     else:
         adata = read(source)  # before heavy imports: what is no file of cells is said so at once
@@ -138,9 +143,19 @@ def impute(
 
 
 def _check_paths(
-    source: Path, out: Path, report: Path | None, resume: Path | None, save_model: Path | None, model: Path | None
+    source: Path,
+    out: Path,
+    report: Path | None,
+    resume: Path | None,
+    save_model: Path | None,
+    model: Path | None,
+    *,
+    may_go_on: bool,
 ) -> None:
-    """Check that data are there, what is to be written can be, and that no two options name the same."""
+    """Check that data are there, what is to be written can be, and that no two options name the same.
+
+    Where a run `may_go_on` that was cut short, its model may be there.
+    """
     check_output(out, source)
     if not source.exists():
         raise InputError(f"{source}: there is no such file.")
@@ -159,8 +174,8 @@ def _check_paths(
     if save_model is not None:
         with possible(save_model):
             exists = save_model.exists()
-        if exists:
-            raise InputError(f"{save_model}: exists already; name a new folder for --save-model.")
+        if exists and not (may_go_on and unfinished(out).is_dir()):
+            raise InputError(f"{save_model}: exists already; name a new folder for --save-model, or use it by --model.")
         check_folder(save_model, source)
 
 

@@ -25,12 +25,10 @@ class InputError(Exception):
 @contextmanager
 def blame(path: Path) -> Iterator[None]:
     """Turn complaints about data into an :class:`InputError` that names the file they came from."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
     try:
         yield
-    except MisconfigurationException as error:  # of the machine, not of the file
-        raise InputError(" ".join(str(error).split())) from error
+    except InputError:
+        raise
     except (ValueError, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             where = error.filename or path
@@ -38,6 +36,13 @@ def blame(path: Path) -> Iterator[None]:
         # the text of a KeyError is the repr of its argument
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise InputError(f"{path}: {' '.join(str(message).split())}") from error
+    except Exception as error:
+        # imported when it may be it: that takes seconds, and most complaints are of other kinds
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+        if not isinstance(error, MisconfigurationException):
+            raise
+        raise InputError(" ".join(str(error).split())) from error  # of the machine, not of the file
 
 
 def read(path: Path) -> "AnnData":

@@ -14,7 +14,7 @@ from countsdiff import CountsDiffImputer, pp
 from countsdiff.apply import Job, apply, load_model, with_missing_as, written
 from countsdiff.cli._io import InputError, blame, write
 from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_entries
-from countsdiff.cli._training import progress_bar, silence
+from countsdiff.cli._training import progress_bar, set_up
 from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
 from countsdiff.model.hold_out import hold_out
@@ -38,7 +38,7 @@ def impute(
     tuple
         The record of what was done; the number of genes imputed.
     """
-    silence()
+    set_up()
     start = time.perf_counter()
     loaded = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):

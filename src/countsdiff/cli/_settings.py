@@ -88,10 +88,21 @@ class Results:
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """Who imputes data on disk: processes of this machine, or the Dask cluster at an address; else this process."""
+    """Who imputes data on disk, and how many cells at a time.
 
-    workers: int | None = None
-    scheduler: str | None = None
+    Attributes
+    ----------
+    workers
+        Number of processes of this machine; None or 1 for this process.
+    scheduler
+        Address of a Dask cluster, or None.
+    chunk_size
+        Cells at a time.
+    """
+
+    workers: int | None
+    scheduler: str | None
+    chunk_size: int
 
 
 def imputed_entries(record: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Training as the command line shows it: one bar, and no notices that nobody can act on. Heavy: import in handlers."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-def silence() -> None:
-    """Keep third-party notices off the terminal; ``warnings.catch_warnings()`` around it brings the warnings back."""
+def set_up() -> None:
+    """Have this process train by itself, and keep third-party notices off the terminal.
+
+    ``warnings.catch_warnings()`` around it brings the warnings back.
+    """
+    # what Lightning calls a job of SLURM whose tasks it must not count: they may be many, for the workers
+    os.environ["SLURM_JOB_NAME"] = "interactive"
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     scvi.settings.verbosity = logging.WARNING

@@ -36,20 +36,34 @@ class Files:
     Attributes
     ----------
     path
-        File or folder.
+        File or folder; not resolved, as a link may lead elsewhere on the machine of a worker.
+    pattern
+        Which files of a folder count.
     state
         Fingerprint: names, sizes, times of change.
     """
 
     path: str
+    pattern: str
     state: str
 
     @classmethod
-    def of(cls, path: Path) -> "Files":
+    def of(cls, path: Path, pattern: str = "*") -> "Files":
         """Look at the files as they are now."""
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = sorted(path.rglob(pattern)) if path.is_dir() else [path]
         stats = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return cls(str(path.resolve()), hashlib.sha256(json.dumps(stats).encode()).hexdigest())
+        return cls(str(path.absolute()), pattern, hashlib.sha256(json.dumps(stats).encode()).hexdigest())
+
+    def check(self) -> None:
+        """Check that nobody has changed them since.
+
+        Raises
+        ------
+        ValueError
+            If somebody has: chunks would be of one and of the other.
+        """
+        if Files.of(Path(self.path), self.pattern) != self:
+            raise ValueError(f"{self.path}: this was changed while it was in use; start again, with all of it new.")
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,8 @@ class Rows:
 
 @lru_cache(maxsize=1)
 def saved_model(files: Files, accelerator: str) -> CountsDiffImputer:
-    """A saved model, loaded once per process, or again if it was saved again."""
+    """A saved model, loaded once per process."""
+    files.check()
     with _quiet():
         return load_model(Path(files.path), accelerator)
 
@@ -134,11 +149,19 @@ def _quiet() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _opened(files: Files) -> AnnData:
+    files.check()
     return open_store(files.path)
+
+
+@lru_cache(maxsize=4)
+def _matrix(store: Files, name: str | None) -> Any:
+    """``X`` or a layer, to be read by rows; what is stored by columns is in memory now, not read for every chunk."""
+    return as_row_access(get_layer(_opened(store), name))
 
 
 def close_store() -> None:
     """Let go of the store that this process has open: it cannot be written while it is."""
+    _matrix.cache_clear()
     _opened.cache_clear()
 
 
@@ -147,7 +170,7 @@ def _read(store: Files, start: int, stop: int, layer: str | None, marked: tuple[
     adata = _opened(store)
 
     def rows(name: str | None) -> Any:
-        return read_rows(as_row_access(get_layer(adata, name)), np.arange(start, stop))
+        return read_rows(_matrix(store, name), np.arange(start, stop))
 
     layers = {name: rows(name) for name in {layer, *marked} if name is not None}
     x = rows(None) if layer is None else None

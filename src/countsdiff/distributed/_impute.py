@@ -1,7 +1,9 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import filelock
 from countsdiff.arguments import check_whole
 from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
 from countsdiff.distributed._plan import Plan
-from countsdiff.files import atomic, check_same_format
+from countsdiff.files import atomic, check_same_format, format_of, unfinished
 from countsdiff.layers import check_key
 from countsdiff.store import add_layers, add_record, check_target, copy_store, open_store, replace_store, store_size
 
@@ -43,7 +45,8 @@ def impute(
     Parameters
     ----------
     store
-        Raw counts, ``.h5ad`` or a zarr folder; it is read, never written. Matrices have to be dense or CSR.
+        Raw counts, ``.h5ad`` or a zarr folder; it is read, never written. Matrices are dense or CSR; one that is stored
+        by columns (CSC) is in the memory of every process as a whole.
     model_dir
         Folder that :meth:`countsdiff.CountsDiffImputer.save` wrote. Genes are matched by name; those that the model
         does not know keep their counts.
@@ -90,7 +93,7 @@ def impute(
     PosixPath('atlas.imputed.h5ad')
     """
     store, model_dir = Path(store), Path(model_dir)
-    out = store.with_name(f"{store.stem}.imputed{store.suffix}") if out is None else Path(out)
+    out = store.with_name(f"{store.stem}.imputed{format_of(store)}") if out is None else Path(out)
     check_same_format(out, store)
     check_target(out, store, model_dir)
     check_whole(1, chunk_size=chunk_size)
@@ -101,17 +104,21 @@ def impute(
     check_key(key_added)
     if client is not None and not hasattr(client, "submit"):
         raise TypeError(f"client is a dask.distributed.Client, such as local_client(2); got {client!r}.")
-    place = out.resolve()  # a link is written through
-    parts = place.with_name(f"{place.name}.parts")
+    parts = unfinished(out)
+    place = parts.with_suffix("")
     try:
         plan = Plan.make(store, model_dir, layer, missing, key_added, chunk_size, accelerator, options)
         _check_room(place, plan.n_bytes, store_size(store), store_size(parts) if parts.is_dir() else 0)
         parts.mkdir(exist_ok=True)
         with filelock.FileLock(parts / "lock", blocking=False):
             _claim(parts, plan)
-            _answer_all(parts, plan, client, callback)
-            _put_together(parts, plan, store, place)
-            shutil.rmtree(parts)  # before others may claim it
+            answers = parts / plan.name
+            answers.mkdir(exist_ok=True)
+            _answer_all(answers, plan, client, callback)
+            _put_together(answers, plan, store, place)
+            done = parts.rename(place.with_name(f".{uuid.uuid4().hex}.tmp"))  # before others may claim it
+        # not within the lock: on NFS its file is there as long as it is open. What is left does no harm
+        shutil.rmtree(done, ignore_errors=True)
     except filelock.Timeout:
         raise ValueError(
             f"{out}: another process is writing this output; wait for it, or choose another name."
@@ -119,7 +126,8 @@ def impute(
     finally:
         close_store()
         if client is not None:
-            client.run(close_store, on_error="ignore")  # workers live on, and would keep the input locked
+            with suppress(Exception):  # of a cluster that is gone, which would hide why
+                client.run(close_store, on_error="ignore")  # workers live on, and would keep the input locked
     return out
 
 
@@ -149,42 +157,56 @@ def _claim(parts: Path, plan: Plan) -> None:
         )
 
 
-def _answer_all(parts: Path, plan: Plan, client: "Client | None", callback: Callable[[int, int], None] | None) -> None:
+def _answer_all(
+    answers: Path, plan: Plan, client: "Client | None", callback: Callable[[int, int], None] | None
+) -> None:
     """Answer all chunks that are not answered yet."""
-    todo = [start for start in plan.starts if not is_answered(parts, start)]
+    todo = [start for start in plan.starts if not is_answered(answers, start)]
     n_done = len(plan.starts) - len(todo)
     for _ in _answers(
-        client, partial(answer, parts, plan.rows), [(s, min(s + plan.chunk_size, plan.n_obs)) for s in todo]
+        client, partial(answer, answers, plan.rows), [(s, min(s + plan.chunk_size, plan.n_obs)) for s in todo]
     ):
         n_done += 1
         if callback is not None:
             callback(n_done, len(plan.starts))
 
 
-def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]) -> Iterable[Any]:
+def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]) -> Iterator[Any]:
     if client is None:
-        return (work(*chunk) for chunk in chunks)
-    from distributed import as_completed
+        yield from (work(*chunk) for chunk in chunks)
+        return
+    from distributed import CancelledError, KilledWorker, as_completed
 
     # pure would let dask take a file for written because it once was
-    futures = [client.submit(work, *chunk, pure=False) for chunk in chunks]
-    return (future.result() for future in as_completed(futures))
+    futures = {client.submit(work, *chunk, pure=False): chunk for chunk in chunks}
+    for future in as_completed(futures):
+        try:
+            yield future.result()
+        except KilledWorker as error:
+            start, stop = futures[future]
+            raise OSError(
+                f"Workers died of the rows {start:,} to {stop:,}, whenever they were tried: of too little memory, most "
+                "likely. Ask for smaller chunks, or fewer workers on a machine; what is done is kept."
+            ) from error
+        except CancelledError as error:
+            raise OSError("The cluster is gone. Start again: what is done is kept.") from error
 
 
-def _put_together(parts: Path, plan: Plan, store: Path, out: Path) -> None:
+def _put_together(answers: Path, plan: Plan, store: Path, out: Path) -> None:
     """Copy the store, add the layers, and move it to its place."""
     records: list[dict[str, Any]] = []
     n_vars = open_store(store).n_vars
 
     def blocks() -> Iterator[Matrices]:
         for start in plan.starts:
-            matrices, record = read_answer(parts, start, n_vars)
+            matrices, record = read_answer(answers, start, n_vars)
             records.append(record)
             yield matrices
 
-    draft = parts / f"draft{store.suffix}"
+    draft = answers.with_name(f"draft{format_of(store)}")
     copy_store(store, draft)
+    plan.rows.store.check()  # after chunks were read and it was copied
     add_layers(draft, blocks(), plan.n_obs)
-    record = {**records[0], "n_imputed": sum(r["n_imputed"] for r in records)}
+    record = {**records[0], "n_cells": plan.n_obs, "n_imputed": sum(r["n_imputed"] for r in records)}
     add_record(draft, plan.rows.key_added, record)
     replace_store(draft, out)

@@ -14,6 +14,8 @@ def local_client(n_workers: int) -> "Client":
     Unlike those that ``Client(n_workers=…)`` starts, they keep freed memory, up to 1 GiB each, for what comes next
     (on Linux): imputation is 2.5 times as fast (benchmarks/results/speed/scale.md).
 
+    In a script call it below ``if __name__ == "__main__":``: the processes that it starts read the script, too.
+
     Parameters
     ----------
     n_workers

@@ -1,5 +1,6 @@
 """What is to be done, and how much of it there is."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -65,7 +66,8 @@ class Plan:
             raise ValueError(
                 "missing='label_zeros' takes all cells of a label at once, and chunks see a part; name a layer."
             )
-        files, model_files = Files.of(store), Files.of(model_dir)
+        files = Files.of(store)
+        model_files = Files.of(model_dir, "model.*")  # a job may keep its log there
         adata = open_store(store)
         model = saved_model(model_files, accelerator)
         layer = counts_layer(model, adata, layer)
@@ -118,6 +120,11 @@ class Plan:
             json.dumps({**asdict(self), "countsdiff": version("countsdiff")}, default=float)
         )
         return identity
+
+    @property
+    def name(self) -> str:
+        """Name for a folder where no answer of another plan can lie; workers taken for dead may still be writing."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _count(
