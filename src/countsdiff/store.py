@@ -284,9 +284,10 @@ def _lazy(element: Any) -> Any:
 def _create(layers: Any, name: str, rows: Any, n_obs: int) -> None:
     """Write the first rows of a layer, CSR, or make room for all of a dense one."""
     if sparse.issparse(rows):
-        # counted in 64 bits: atlases have more entries than 32 can tell apart. Chunks would have the size of the first
-        # block, which may be empty, and are files in zarr
-        settings = {"indptr_dtype": np.dtype(np.int64), "chunks": (_SPARSE_CHUNK,)}
+        # counted in 64 bits: atlases have more entries than 32 can tell apart
+        settings: dict[str, Any] = {"indptr_dtype": np.dtype(np.int64)}
+        if isinstance(layers, zarr.Group):  # chunks are files, and would have the size of the first block, be it empty
+            settings["chunks"] = (_SPARSE_CHUNK,)
         ad.io.write_elem(layers, name, rows, dataset_kwargs=settings)
         return
     if name in layers:
