@@ -90,6 +90,17 @@ def test_finds_the_sharpness_that_was_there(sharpness, generator):
     assert fit_sharpness(counts, mean, shape) == pytest.approx(sharpness, rel=0.05)
 
 
+@pytest.mark.parametrize("sharpness", [0.7, 1.0, 1.6])
+@pytest.mark.parametrize("largest", [200.0, 1e5])
+def test_finds_the_sharpness_of_counts_that_are_never_zero(sharpness, largest, generator):
+    mean = torch.linspace(50.0, largest, 200_000, dtype=torch.float64)
+    shape = torch.full_like(mean, 8.0)
+    rates = torch._standard_gamma(sharpness * shape, generator=generator) / (sharpness * shape) * mean
+    counts = torch.poisson(rates, generator=generator)
+    assert (counts == 0).double().mean() < 1e-3
+    assert fit_sharpness(counts, mean, shape) == pytest.approx(sharpness, rel=0.05)
+
+
 def test_sharpness_makes_the_zeros_add_up():
     counts, mean, shape = (
         torch.tensor([0.0, 4.0, 0.0, 3.0]),

@@ -14,7 +14,7 @@ from countsdiff.core import (
     get_schedule,
     sample,
 )
-from countsdiff.core.sampler import births
+from countsdiff.core.sampler import births, largest_mean
 
 N_DRAWS = 100_000
 
@@ -264,3 +264,23 @@ def test_steps_of_no_length_are_not_taken():
     assert len(grid) < 1001
     assert (grid[0], grid[-1]) == (0.0, 1.0)
     assert all(a < b for a, b in itertools.pairwise(grid))
+
+
+@pytest.mark.parametrize("shape", [0.1, 1.0, 30.0])
+def test_hardly_any_rate_exceeds_the_bound(shape):
+    bound = largest_mean(Intensity(torch.tensor([[3.0]]), torch.tensor([[shape]])))
+    beyond = stats.gamma(shape, scale=3.0 / shape).sf(float(bound))
+    assert 1e-6 < beyond < 1e-4
+
+
+def test_a_network_that_believes_its_own_draws_does_not_run_away(make_context):
+    def credulous(x_t, p, context):
+        return Intensity(2.0 + 8.0 * x_t, torch.full_like(x_t, 2.0) + x_t)
+
+    seen = []
+    context = make_context(2_000, 3)
+    sample(credulous, context, rows(2_000), SamplerConfig(30), lambda state: seen.append(state.intensity.mean))
+    bound = largest_mean(credulous(torch.zeros(2_000, 3), None, context))
+    assert torch.equal(seen[0], torch.full((2_000, 3), 2.0))
+    assert all(bool((mean <= bound).all()) for mean in seen)
+    assert bool((seen[-1] == bound).any())

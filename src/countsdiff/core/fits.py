@@ -27,8 +27,9 @@ from countsdiff.core.heads import as_shift, multiplier
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.loss import negative_binomial_loss
 from countsdiff.core.random import RowGenerator
-from countsdiff.core.sampler import SamplerConfig, reverse_step
+from countsdiff.core.sampler import SamplerConfig, at_most, largest_mean, reverse_step
 
+_FEW_ZEROS = 1e-3  # share of the counts
 _PRECISION = 1e-6  # of logarithms of shapes and tails: data tell less, and every halving looks at all counts
 
 
@@ -125,7 +126,9 @@ def fit_memory(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
 def fit_sharpness(counts: Tensor, mean: Tensor, shape: Tensor, weight: Tensor | float = 1.0) -> float:
     """Find the factor of all shapes that makes the predicted number of zeros the true one.
 
-    Shapes are fitted with dropout on, which blurs means; without it laws came out too wide, and zeros too many.
+    Shapes are fitted with dropout on, which blurs means; without it laws came out too wide, and zeros too many. Where
+    hardly any count is zero, as in bulk data, zeros are the far end of the laws and tell nothing of their width: there
+    counts are thinned to a mean of 1 before, which leaves negative-binomial laws their shapes.
 
     Parameters
     ----------
@@ -142,12 +145,16 @@ def fit_sharpness(counts: Tensor, mean: Tensor, shape: Tensor, weight: Tensor | 
         κ, so that Σ (1 + mean / (κ shape))^(−κ shape) is the number of zeros; within [1/2, 2], as what goes beyond is
         not the blur of dropout.
     """
-    mean, shape = mean.to(torch.float64), shape.to(torch.float64)
-    n_zeros = (weight * (counts == 0)).sum()
+    counts, mean, shape = (v.to(torch.float64) for v in (counts, mean, shape))
+    weight = weight * torch.ones_like(mean)
+    n_zeros, share = (weight * (counts == 0)).sum(), torch.ones_like(mean)
+    if n_zeros < _FEW_ZEROS * weight.sum():
+        share = 1.0 / mean.clamp(min=1.0)
+        n_zeros = (weight * (1.0 - share) ** counts).sum()  # as expected of the thinned counts
 
     def surplus(log_factor: float) -> bool:
         sharp = shape * math.exp(log_factor)
-        return bool((weight * torch.exp(-sharp * torch.log1p(mean / sharp))).sum() > n_zeros)
+        return bool((weight * torch.exp(-sharp * torch.log1p(share * mean / sharp))).sum() > n_zeros)
 
     return math.exp(_bisect(surplus, -math.log(2.0), math.log(2.0)))
 
@@ -248,12 +255,15 @@ def fit_drift(
     """
     states = [torch.zeros_like(context.counts) for context in contexts]
     factors: list[float] = []
+    bounds: list[Tensor | None] = []
     reference = 0.0
     for step in range(n_steps):
         p_t, p_s = step / n_steps, (step + 1) / n_steps
         intensities = [
             denoiser(x, torch.full_like(x[:, :1], p_t), context) for x, context in zip(states, contexts, strict=True)
         ]
+        bounds = bounds or [largest_mean(i) for i in intensities]
+        intensities = [i if b is None else at_most(i, b) for i, b in zip(intensities, bounds, strict=True)]
         total = sum(float((i.mean * c.noised).sum()) for i, c in zip(intensities, contexts, strict=True))
         reference = reference or total
         factors.append(min(max(reference / total, 0.5), 2.0) if total > 0.0 else 1.0)

@@ -1,5 +1,6 @@
 """The reverse process: from nothing to counts, by births."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -139,12 +140,37 @@ def sample(
     config = config or SamplerConfig()
     grid = [p, *(later for later in config.survival_grid() if later > p)]
     x = torch.zeros_like(context.counts) if start is None else start
+    largest: Tensor | None = None
     for step, (p_t, p_s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         intensity = denoiser(x, torch.full_like(x[:, :1], p_t), context)
+        if step == 0:
+            largest = largest_mean(intensity)
+        elif largest is not None:
+            intensity = at_most(intensity, largest)
         x = reverse_step(x, intensity, p_t, p_s, context.noised, generator, config)
         if callback is not None:
             callback(SamplerState(step, p_s, x, intensity))
     return x
+
+
+def largest_mean(first: Intensity) -> Tensor | None:
+    """Bound of the rates λ that an intensity stands for; None where it has no shape.
+
+    Later intensities of a path are expectations of the same rates, and hardly ever exceed it. A network that is shown
+    its own draws knows no such bound: an entry of mean 17 came to 1,300 in 50 steps.
+
+    For a gamma law of shape r and mean μ, P(λ ≥ μ (1 + √(2ℓ/r) + ℓ/r)) ≤ exp(−ℓ) (Boucheron, Lugosi & Massart 2013,
+    section 2.4): here one in a thousand, and for shapes from .1 to 10 one in a hundred thousand.
+    """
+    if first.shape is None:
+        return None
+    unlikely = math.log(1e3)
+    return first.mean * (1.0 + (2.0 * unlikely / first.shape).sqrt() + unlikely / first.shape)
+
+
+def at_most(intensity: Intensity, largest: Tensor) -> Intensity:
+    """Intensity whose means are within a bound, see :func:`largest_mean`."""
+    return Intensity(torch.minimum(intensity.mean, largest), intensity.shape)
 
 
 def reverse_step(
