@@ -2,7 +2,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from countsdiff.layers import check_key
 from countsdiff.store import add_layers, add_record, check_target, copy_store, open_store, replace_store, store_size
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 logger = logging.getLogger("countsdiff")
 
@@ -114,8 +114,7 @@ def impute(
             _claim(parts, plan)
             answers = parts / plan.name
             answers.mkdir(exist_ok=True)
-            _answer_all(answers, plan, client, callback)
-            _put_together(answers, plan, store, place)
+            _put_together(_answered(answers, plan, client, callback), answers, plan, store, place)
             done = parts.rename(place.with_name(f".{uuid.uuid4().hex}.tmp"))  # before others may claim it
         # not within the lock: on NFS its file is there as long as it is open. What is left does no harm
         shutil.rmtree(done, ignore_errors=True)
@@ -157,28 +156,36 @@ def _claim(parts: Path, plan: Plan) -> None:
         )
 
 
-def _answer_all(
+def _answered(
     answers: Path, plan: Plan, client: "Client | None", callback: Callable[[int, int], None] | None
-) -> None:
-    """Answer all chunks that are not answered yet."""
-    todo = [start for start in plan.starts if not is_answered(answers, start)]
-    n_done = len(plan.starts) - len(todo)
-    for _ in _answers(
-        client, partial(answer, answers, plan.rows), [(s, min(s + plan.chunk_size, plan.n_obs)) for s in todo]
-    ):
-        n_done += 1
-        if callback is not None:
-            callback(n_done, len(plan.starts))
+) -> Iterator[int]:
+    """First rows of all chunks in their order, as soon as they are answered; a cluster begins at once."""
+    done = {start for start in plan.starts if is_answered(answers, start)}
+    todo = [(start, min(start + plan.chunk_size, plan.n_obs)) for start in plan.starts if start not in done]
+    working = _answers(client, partial(answer, answers, plan.rows), todo)
+
+    def in_order() -> Iterator[int]:
+        for start in plan.starts:
+            while start not in done:
+                done.add(next(working))
+                if callback is not None:
+                    callback(len(done), len(plan.starts))
+            yield start
+
+    return in_order()
 
 
-def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]) -> Iterator[Any]:
+def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]) -> Iterator[int]:
+    """First rows of chunks as their answers come, in any order."""
     if client is None:
-        yield from (work(*chunk) for chunk in chunks)
-        return
+        return (work(*chunk) for chunk in chunks)
+    # pure would let dask take a file for written because it once was
+    return _results({client.submit(work, *chunk, pure=False): chunk for chunk in chunks})
+
+
+def _results(futures: "Mapping[Future, tuple[int, int]]") -> Iterator[int]:
     from distributed import CancelledError, KilledWorker, as_completed
 
-    # pure would let dask take a file for written because it once was
-    futures = {client.submit(work, *chunk, pure=False): chunk for chunk in chunks}
     for future in as_completed(futures):
         try:
             yield future.result()
@@ -192,21 +199,21 @@ def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: l
             raise OSError("The cluster is gone. Start again: what is done is kept.") from error
 
 
-def _put_together(answers: Path, plan: Plan, store: Path, out: Path) -> None:
-    """Copy the store, add the layers, and move it to its place."""
+def _put_together(starts: Iterable[int], answers: Path, plan: Plan, store: Path, out: Path) -> None:
+    """Copy the store, add the layers as the answers come, and move it to its place."""
     records: list[dict[str, Any]] = []
     n_vars = open_store(store).n_vars
 
     def blocks() -> Iterator[Matrices]:
-        for start in plan.starts:
+        for start in starts:
             matrices, record = read_answer(answers, start, n_vars)
             records.append(record)
             yield matrices
 
     draft = answers.with_name(f"draft{format_of(store)}")
     copy_store(store, draft)
-    plan.rows.store.check()  # after chunks were read and it was copied
     add_layers(draft, blocks(), plan.n_obs)
+    plan.rows.store.check()  # after it was copied and all chunks were read
     record = {**records[0], "n_cells": plan.n_obs, "n_imputed": sum(r["n_imputed"] for r in records)}
     add_record(draft, plan.rows.key_added, record)
     replace_store(draft, out)
