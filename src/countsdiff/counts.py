@@ -98,7 +98,7 @@ def read_rows(matrix, rows: NDArray[np.intp]):
     if not is_on_disk(matrix):
         return matrix[rows]
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    parts = [matrix[int(run[0]) : int(run[-1]) + 1] for run in runs if len(run)]
+    parts = [_stored_rows(matrix, int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
     if not parts:
         return matrix[0:0]
     if not sparse.issparse(parts[0]):
@@ -106,6 +106,18 @@ def read_rows(matrix, rows: NDArray[np.intp]):
     for part in parts:
         check_sparse(part)
     return sparse.vstack(parts, format="csr")
+
+
+def _stored_rows(matrix, start: int, stop: int):
+    """Consecutive rows of a matrix on disk."""
+    if not isinstance(matrix, CSRDataset):
+        return matrix[start:stop]
+    # by hand: anndata looks up the version of scipy whenever it is asked for rows, which takes longer than to read them
+    group = matrix.group
+    pointers = group["indptr"][start : stop + 1]
+    stored = slice(int(pointers[0]), int(pointers[-1]))
+    parts = group["data"][stored], group["indices"][stored], pointers - pointers[0]
+    return sparse.csr_matrix(parts, shape=(stop - start, matrix.shape[1]))
 
 
 def dense_rows(matrix, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> np.ndarray:
@@ -168,7 +180,8 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
     check_unique(adata.var_names, "gene")
     for at in CellReader(matrix).chunks():
-        start, block = at[0], matrix[at[0] : at[-1] + 1]
+        start = at[0]
+        block = _stored_rows(matrix, start, at[-1] + 1) if is_on_disk(matrix) else matrix[start : at[-1] + 1]
         if sparse.issparse(block):
             try:
                 check_sparse(block)
