@@ -1,5 +1,8 @@
 """Stores that are given layers block by block."""
 
+import errno
+import os
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -36,3 +39,16 @@ def test_a_copy_of_what_may_not_be_written_may_be(path):
     np.testing.assert_array_equal(ad.read_zarr(copy).X.toarray(), np.eye(40))
     for thing in everything:  # or pytest cannot remove them
         thing.chmod(thing.stat().st_mode | 0o200)
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(path, monkeypatch):
+    listed = os.scandir
+
+    def scandir(folder):
+        if str(folder).endswith("data"):
+            raise OSError(errno.EIO, "Input/output error", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match="Input/output error"):
+        copy_store(path, path.with_name("copy.zarr"))

@@ -198,11 +198,15 @@ def copy_store(source: Path, target: Path) -> None:
     if not source.is_dir():
         shutil.copyfile(source, target)
         return
-    for folder, _, names in os.walk(source, followlinks=True):
+    for folder, _, names in os.walk(source, onerror=_raise, followlinks=True):
         to = target / Path(folder).relative_to(source)
         to.mkdir()  # not shutil.copytree: a copy of what may not be written could not be, either
         for name in names:
             shutil.copyfile(Path(folder, name), to / name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def remove_store(path: Path) -> None:

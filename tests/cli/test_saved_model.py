@@ -111,7 +111,7 @@ class TestSavedModel:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("countsdiff.distributed._impute._put_together", cut_short)
+            patch.setattr("countsdiff.distributed._impute.Plan.make", cut_short)
             assert run(*command, *options)[0] == 130
         before = (tmp_path / "model" / "model.json").stat().st_mtime_ns
         assert run(*command, *options)[0] == 0

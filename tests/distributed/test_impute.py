@@ -22,7 +22,7 @@ from countsdiff import CountsDiffImputer, distributed
 from countsdiff.cli import main
 from countsdiff.counts import as_row_access
 from countsdiff.distributed._chunk import answer, saved_model
-from countsdiff.distributed._impute import _answers
+from countsdiff.distributed._impute import _working
 from countsdiff.distributed._plan import Plan
 from countsdiff.files import unfinished
 
@@ -382,9 +382,16 @@ def test_a_cluster_that_fails(monkeypatch, error, arguments, says):
             raise getattr(dask, error)(*arguments)
 
     monkeypatch.setattr(dask, "as_completed", iter)
-    cluster = SimpleNamespace(submit=lambda *args, **kwargs: Future())
-    with pytest.raises(OSError, match=re.escape(says)):
-        list(_answers(cluster, lambda start, stop: start, [(8192, 16384)]))
+    cancelled = []
+    cluster = SimpleNamespace(
+        submit=lambda *args, **kwargs: Future(), cancel=lambda futures: cancelled.append(len(futures))
+    )
+    with (
+        pytest.raises(OSError, match=re.escape(says)),
+        _working(cluster, lambda start, stop: start, [(8192, 16384)]) as working,
+    ):
+        list(working)
+    assert cancelled == [1]
 
 
 def test_two_processes_on_one_output(folder, tmp_path):

@@ -9,11 +9,12 @@ from anndata import AnnData
 
 from countsdiff import distributed
 from countsdiff.apply import written
-from countsdiff.cli._io import InputError, blame
+from countsdiff.cli._io import InputError, blame, report
 from countsdiff.cli._job import fit, load
 from countsdiff.cli._probe import probe
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Training
 from countsdiff.cli._training import bar, set_up
+from countsdiff.files import unfinished
 from countsdiff.layers import check_not_read, default_layer
 from countsdiff.model.missing import RULES
 from countsdiff.store import check_target, open_store
@@ -46,6 +47,8 @@ def impute(
         )
     if model_dir is None and save_model is not None and save_model.exists():
         model_dir = save_model  # its training was over when the run was cut short
+        if not training.quiet:
+            report(f"Going on with the model in {model_dir}.")
     model = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):
         if source.is_file():
@@ -60,6 +63,7 @@ def impute(
             read = layers.layer or default_layer(adata), layers.missing_layer
             check_not_read(written(answer.key_added, answer.options), read)
             model = fit(adata, layers, training)
+            unfinished(out).mkdir(exist_ok=True)  # from here on the same command goes on with this model
             model.save(str(save_model))
             model_dir = save_model
         with _cluster(cluster) as client, _chunk_bar(training.quiet) as callback:

@@ -94,7 +94,7 @@ def impute(
     ] = None,
     chunk_size: Annotated[
         int,
-        Option(min=1, help="Cells that a worker has in memory at a time."),
+        Option(min=1, help="Cells that a worker has in memory at a time, of data on disk."),
     ] = 8192,
     accelerator: Annotated[Accelerator, Option(help="What to compute on.")] = Accelerator.AUTO,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -103,7 +103,7 @@ def impute(
     from countsdiff.layers import check_key
 
     start = time.perf_counter()
-    on_disk = workers is not None or scheduler is not None or source.suffix == ".zarr"
+    on_disk = workers is not None or scheduler is not None or source.suffix == ".zarr" or source.is_dir()
     _check_paths(source, out, report, resume, save_model, model, may_go_on=on_disk)
     with blame(out):
         check_key(key_added)
@@ -174,7 +174,9 @@ def _check_paths(
     if save_model is not None:
         with possible(save_model):
             exists = save_model.exists()
-        if exists and not (may_go_on and unfinished(out).is_dir()):
+        with possible(out):
+            may_go_on = may_go_on and unfinished(out).is_dir()
+        if exists and not may_go_on:
             raise InputError(f"{save_model}: exists already; name a new folder for --save-model, or use it by --model.")
         check_folder(save_model, source)
 

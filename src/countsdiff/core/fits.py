@@ -128,7 +128,7 @@ def fit_sharpness(counts: Tensor, mean: Tensor, shape: Tensor, weight: Tensor | 
 
     Shapes are fitted with dropout on, which blurs means; without it laws came out too wide, and zeros too many. Where
     hardly any count is zero, as in bulk data, zeros are the far end of the laws and tell nothing of their width: there
-    counts are thinned to a mean of 1 before, which leaves negative-binomial laws their shapes.
+    counts of larger means are thinned to a mean of 1 before, which leaves negative-binomial laws their shapes.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def fit_sharpness(counts: Tensor, mean: Tensor, shape: Tensor, weight: Tensor | 
     Returns
     -------
     float
-        κ, so that Σ (1 + mean / (κ shape))^(−κ shape) is the number of zeros; within [1/2, 2], as what goes beyond is
-        not the blur of dropout.
+        κ, so that Σ (1 + mean / (κ shape))^(−κ shape) is the number of zeros, of the thinned counts where they were
+        thinned; within [1/2, 2], as what goes beyond is not the blur of dropout.
     """
     counts, mean, shape = (v.to(torch.float64) for v in (counts, mean, shape))
     weight = weight * torch.ones_like(mean)
@@ -267,8 +267,10 @@ def fit_drift(
         total = sum(float((i.mean * c.noised).sum()) for i, c in zip(intensities, contexts, strict=True))
         reference = reference or total
         factors.append(min(max(reference / total, 0.5), 2.0) if total > 0.0 else 1.0)
+        intensities = [Intensity(factors[-1] * i.mean, i.shape) for i in intensities]
+        intensities = [i if b is None else at_most(i, b) for i, b in zip(intensities, bounds, strict=True)]
         states = [
-            reverse_step(x, Intensity(factors[-1] * i.mean, i.shape), p_t, p_s, c.noised, generator, SamplerConfig())
+            reverse_step(x, i, p_t, p_s, c.noised, generator, SamplerConfig())
             for x, i, c, generator in zip(states, intensities, contexts, generators, strict=True)
         ]
     return factors

@@ -63,7 +63,9 @@ class Files:
             If somebody has: chunks would be of one and of the other.
         """
         if Files.of(Path(self.path), self.pattern) != self:
-            raise ValueError(f"{self.path}: this was changed while it was in use; start again, with all of it new.")
+            raise ValueError(
+                f"{self.path}: this was changed while it was in use; delete the unfinished work, and start again."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from countsdiff.arguments import check_whole
-from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, read_answer
+from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, part, read_answer
 from countsdiff.distributed._plan import Plan
 from countsdiff.files import atomic, check_same_format, format_of, unfinished
 from countsdiff.layers import check_key
@@ -114,10 +114,17 @@ def impute(
             _claim(parts, plan)
             answers = parts / plan.name
             answers.mkdir(exist_ok=True)
-            _put_together(_answered(answers, plan, client, callback), answers, plan, store, place)
-            done = parts.rename(place.with_name(f".{uuid.uuid4().hex}.tmp"))  # before others may claim it
+            there = {path.name for path in answers.iterdir()}  # NFS would remember for a while what it did not find
+            done = {
+                start for start in plan.starts if part(answers, start).name in there and is_answered(answers, start)
+            }
+            todo = [(start, min(start + plan.chunk_size, plan.n_obs)) for start in plan.starts if start not in done]
+            with _working(client, partial(answer, answers, plan.rows), todo) as working:
+                _put_together(_in_order(plan.starts, done, working, callback), answers, plan, store, place)
+            # before others may claim it
+            over = parts.rename(place.with_name(f".{place.name[:50]}.{uuid.uuid4().hex}.tmp"))
         # not within the lock: on NFS its file is there as long as it is open. What is left does no harm
-        shutil.rmtree(done, ignore_errors=True)
+        shutil.rmtree(over, ignore_errors=True)
     except filelock.Timeout:
         raise ValueError(
             f"{out}: another process is writing this output; wait for it, or choose another name."
@@ -156,31 +163,33 @@ def _claim(parts: Path, plan: Plan) -> None:
         )
 
 
-def _answered(
-    answers: Path, plan: Plan, client: "Client | None", callback: Callable[[int, int], None] | None
-) -> Iterator[int]:
-    """First rows of all chunks in their order, as soon as they are answered; a cluster begins at once."""
-    done = {start for start in plan.starts if is_answered(answers, start)}
-    todo = [(start, min(start + plan.chunk_size, plan.n_obs)) for start in plan.starts if start not in done]
-    working = _answers(client, partial(answer, answers, plan.rows), todo)
-
-    def in_order() -> Iterator[int]:
-        for start in plan.starts:
-            while start not in done:
-                done.add(next(working))
-                if callback is not None:
-                    callback(len(done), len(plan.starts))
-            yield start
-
-    return in_order()
-
-
-def _answers(client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]) -> Iterator[int]:
-    """First rows of chunks as their answers come, in any order."""
+@contextmanager
+def _working(
+    client: "Client | None", work: Callable[[int, int], int], chunks: list[tuple[int, int]]
+) -> Iterator[Iterator[int]]:
+    """Have chunks answered, by a cluster from here on; yield their first rows as answers come, in any order."""
     if client is None:
-        return (work(*chunk) for chunk in chunks)
+        yield (work(*chunk) for chunk in chunks)
+        return
     # pure would let dask take a file for written because it once was
-    return _results({client.submit(work, *chunk, pure=False): chunk for chunk in chunks})
+    futures = {client.submit(work, *chunk, pure=False): chunk for chunk in chunks}
+    try:
+        yield _results(futures)
+    finally:
+        with suppress(Exception):  # of a cluster that is gone
+            client.cancel(list(futures))  # or workers went on with what nobody waits for
+
+
+def _in_order(
+    starts: range, done: set[int], working: Iterator[int], callback: Callable[[int, int], None] | None
+) -> Iterator[int]:
+    """First rows of all chunks in their order, each as soon as it is answered."""
+    for start in starts:
+        while start not in done:
+            done.add(next(working))
+            if callback is not None:
+                callback(len(done), len(starts))
+        yield start
 
 
 def _results(futures: "Mapping[Future, tuple[int, int]]") -> Iterator[int]:
