@@ -61,7 +61,7 @@ def test_what_was_never_seen_or_never_observed():
     assert dispersion_index(torch.ones(2, 1), torch.tensor([[1.0], [0.0]])) == 1.0
 
 
-@pytest.mark.parametrize("index", [1.0, 8.0, 256.0])
+@pytest.mark.parametrize("index", [1.0, 8.0])
 def test_one_half_tells_how_dispersed_the_other_is(index):
     true, exposure, rng = variables(location=math.log(0.1))
     totals = index * rng.poisson(np.stack([true * exposure / 2] * 2) / index)

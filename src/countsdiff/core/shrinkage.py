@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-_INDICES = tuple(2.0**power for power in range(11))  # of dispersion, which are tried: up to those of reads
+_INDICES = (1.0, 2.0, 4.0, 8.0, 16.0)  # of dispersion, which are tried
 _MOST_TRIED = 20_000  # variables: more tell little new of one number
 _ROUNDS = 100  # of the prior and posteriors in turn, at most
 _N_POINTS, _REACH = 64, 6.0  # of the grid of a variable: as many, and standard deviations away from its own mean
