@@ -98,7 +98,7 @@ def read_rows(matrix, rows: NDArray[np.intp]):
     if not is_on_disk(matrix):
         return matrix[rows]
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    parts = [_stored_rows(matrix, int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
+    parts = [_consecutive_rows(matrix, int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
     if not parts:
         return matrix[0:0]
     if not sparse.issparse(parts[0]):
@@ -108,8 +108,8 @@ def read_rows(matrix, rows: NDArray[np.intp]):
     return sparse.vstack(parts, format="csr")
 
 
-def _stored_rows(matrix, start: int, stop: int):
-    """Consecutive rows of a matrix on disk."""
+def _consecutive_rows(matrix, start: int, stop: int):
+    """Consecutive rows of a matrix, in memory or on disk."""
     if not isinstance(matrix, CSRDataset):
         return matrix[start:stop]
     # by hand: anndata looks up the version of scipy whenever it is asked for rows, which takes longer than to read them
@@ -181,7 +181,7 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
     check_unique(adata.var_names, "gene")
     for at in CellReader(matrix).chunks():
         start = at[0]
-        block = _stored_rows(matrix, start, at[-1] + 1) if is_on_disk(matrix) else matrix[start : at[-1] + 1]
+        block = _consecutive_rows(matrix, start, at[-1] + 1)
         if sparse.issparse(block):
             try:
                 check_sparse(block)

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MOST_KEPT = 50  # characters of a name in that of a temporary file, which may be no longer than 255 bytes
-
 
 def sync(path: Path) -> None:
     """Have a file, or all those in a folder, on the disk: before a power cut a name must not be there without them."""
@@ -60,6 +58,11 @@ def unfinished(out: Path) -> Path:
     return place.with_name(f"{place.name}.parts")
 
 
+def hidden_prefix(name: str) -> str:
+    """Beginning of the name of what is temporary, which may be no longer than 255 bytes in all."""
+    return f".{name[:50]}."
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, which replaces `path` at the end, or goes if anything fails.
@@ -72,7 +75,7 @@ def atomic(path: Path) -> Iterator[Path]:
         If the disk is full, or writing fails for another reason; its ``filename`` is `path`.
     """
     path = path.resolve()
-    temporary = path.with_name(f".{path.stem[:_MOST_KEPT]}.{uuid.uuid4().hex}.tmp{path.suffix}")
+    temporary = path.with_name(f"{hidden_prefix(path.stem)}{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
         sync(temporary)

@@ -9,7 +9,7 @@ from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._io import InputError, blame, check_folder, check_output, possible, read
 from countsdiff.cli._io import report as say
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Results, Training, imputed_entries
-from countsdiff.files import check_same_format, unfinished
+from countsdiff.files import check_same_format, format_of, unfinished
 
 
 class Output(StrEnum):
@@ -103,7 +103,7 @@ def impute(
     from countsdiff.layers import check_key
 
     start = time.perf_counter()
-    on_disk = workers is not None or scheduler is not None or source.suffix == ".zarr" or source.is_dir()
+    on_disk = workers is not None or scheduler is not None or format_of(source) == ".zarr"
     _check_paths(source, out, report, resume, save_model, model, may_go_on=on_disk)
     with blame(out):
         check_key(key_added)

@@ -263,12 +263,12 @@ def fit_drift(
             denoiser(x, torch.full_like(x[:, :1], p_t), context) for x, context in zip(states, contexts, strict=True)
         ]
         bounds = bounds or [largest_mean(i) for i in intensities]
-        intensities = [i if b is None else at_most(i, b) for i, b in zip(intensities, bounds, strict=True)]
+        intensities = [at_most(i, bound) for i, bound in zip(intensities, bounds, strict=True)]
         total = sum(float((i.mean * c.noised).sum()) for i, c in zip(intensities, contexts, strict=True))
         reference = reference or total
         factors.append(min(max(reference / total, 0.5), 2.0) if total > 0.0 else 1.0)
         intensities = [Intensity(factors[-1] * i.mean, i.shape) for i in intensities]
-        intensities = [i if b is None else at_most(i, b) for i, b in zip(intensities, bounds, strict=True)]
+        intensities = [at_most(i, bound) for i, bound in zip(intensities, bounds, strict=True)]
         states = [
             reverse_step(x, i, p_t, p_s, c.noised, generator, SamplerConfig())
             for x, i, c, generator in zip(states, intensities, contexts, generators, strict=True)

@@ -145,8 +145,7 @@ def sample(
         intensity = denoiser(x, torch.full_like(x[:, :1], p_t), context)
         if step == 0:
             largest = largest_mean(intensity)
-        elif largest is not None:
-            intensity = at_most(intensity, largest)
+        intensity = at_most(intensity, largest)
         x = reverse_step(x, intensity, p_t, p_s, context.noised, generator, config)
         if callback is not None:
             callback(SamplerState(step, p_s, x, intensity))
@@ -168,9 +167,9 @@ def largest_mean(first: Intensity) -> Tensor | None:
     return first.mean * (1.0 + (2.0 * unlikely / first.shape).sqrt() + unlikely / first.shape)
 
 
-def at_most(intensity: Intensity, largest: Tensor) -> Intensity:
-    """Intensity whose means are within a bound, see :func:`largest_mean`."""
-    return Intensity(torch.minimum(intensity.mean, largest), intensity.shape)
+def at_most(intensity: Intensity, largest: Tensor | None) -> Intensity:
+    """Intensity whose means are within a bound, if there is one, see :func:`largest_mean`."""
+    return intensity if largest is None else Intensity(torch.minimum(intensity.mean, largest), intensity.shape)
 
 
 def reverse_step(

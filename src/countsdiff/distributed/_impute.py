@@ -13,7 +13,7 @@ import filelock
 from countsdiff.arguments import check_whole
 from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answered, part, read_answer
 from countsdiff.distributed._plan import Plan
-from countsdiff.files import atomic, check_same_format, format_of, unfinished
+from countsdiff.files import atomic, check_same_format, format_of, hidden_prefix, unfinished
 from countsdiff.layers import check_key
 from countsdiff.store import add_layers, add_record, check_target, copy_store, open_store, replace_store, store_size
 
@@ -122,7 +122,7 @@ def impute(
             with _working(client, partial(answer, answers, plan.rows), todo) as working:
                 _put_together(_in_order(plan.starts, done, working, callback), answers, plan, store, place)
             # before others may claim it
-            over = parts.rename(place.with_name(f".{place.name[:50]}.{uuid.uuid4().hex}.tmp"))
+            over = parts.rename(place.with_name(f"{hidden_prefix(place.name)}{uuid.uuid4().hex}.tmp"))
         # not within the lock: on NFS its file is there as long as it is open. What is left does no harm
         shutil.rmtree(over, ignore_errors=True)
     except filelock.Timeout:

@@ -4,7 +4,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from countsdiff.files import sync
+from countsdiff.files import hidden_prefix, sync
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def replacing(folder: Path, last: str) -> Iterator[Path]:
     at = folder if exists else folder.parent
     at.mkdir(parents=True, exist_ok=True)
     # inside a folder that exists: its parent may be on another disk, or not ours to write to
-    with TemporaryDirectory(prefix=f".{folder.name[:50]}.", suffix=".tmp", dir=at) as temporary:
+    with TemporaryDirectory(prefix=hidden_prefix(folder.name), suffix=".tmp", dir=at) as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
         new.mkdir()
         yield new
