@@ -1,6 +1,7 @@
 """Checks of arguments that many functions take."""
 
 import numbers
+from typing import Any
 
 MAX_SEED = 2**32 - 1  # numpy's
 
@@ -17,6 +18,11 @@ def check_whole(least: int | None = None, **arguments: object) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or (least is not None and value < least):
             bound = "" if least is None else f", at least {least}"
             raise ValueError(f"{name} is a whole number{bound}; got {value!r}.")
+
+
+def plain(value: Any) -> Any:
+    """Return one of numpy's numbers as one of Python's, which can be saved; anything else as it is."""
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
 
 
 def check_seed(seed: object) -> int:

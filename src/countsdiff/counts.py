@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +160,19 @@ def by_position(matrix: Any, adata: AnnData) -> Any:
 
 
 def as_row_access(matrix):
-    """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one."""
+    """Sparse matrices in other formats become CSR, in memory: their rows cannot be read one by one.
+
+    Raises
+    ------
+    ValueError
+        If a matrix by columns does not say where its entries are.
+    """
     matrix = matrix.to_memory() if isinstance(matrix, CSCDataset) else matrix
-    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
+    if not sparse.issparse(matrix) or matrix.format == "csr":
+        return matrix
+    if matrix.format == "csc":
+        check_sparse(matrix)  # one that lies would crash its conversion
+    return matrix.tocsr()
 
 
 def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None:
@@ -179,14 +190,14 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
     check_unique(adata.var_names, "gene")
+    with _damage_of(where):
+        matrix = as_row_access(matrix)
     for at in CellReader(matrix).chunks():
         start = at[0]
         block = _consecutive_rows(matrix, start, at[-1] + 1)
         if sparse.issparse(block):
-            try:
+            with _damage_of(where):
                 check_sparse(block)
-            except ValueError as error:
-                raise ValueError(f"{where} is damaged: {error}; write the data again.") from error
             entries = block.tocoo()
             rows, columns, values = entries.row, entries.col, entries.data
         else:
@@ -215,6 +226,15 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
         if np.isfinite(value) and np.mean(bad) > 0.5:
             problem += " Most values are like that: the matrix looks normalised, log-transformed or scaled."
         raise ValueError(f"{problem} Give the raw counts, for example layer='counts' or adata.raw.to_adata().")
+
+
+@contextmanager
+def _damage_of(name: str) -> Iterator[None]:
+    """Say which matrix it is that does not hold together."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {error}; write the data again.") from error
 
 
 def check_boolean(matrix, name: str = "missing") -> None:

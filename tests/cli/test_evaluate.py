@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -29,6 +30,18 @@ class TestEvaluate:
         stores = ("--truth", tmp_path / "truth.zarr", "--imputed", tmp_path / "guess.zarr", "--key-added", "imputed")
         assert run("evaluate", *stores, "--missing-layer", "hidden")[1] == text.replace(".h5ad", ".zarr")
         assert run("evaluate", *stores, "--missing-layer", "nowhere")[0] == 2
+
+    def test_a_full_disk_is_told(self, run, files, tmp_path, monkeypatch):
+        def write_text(*_args):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("pathlib.Path.write_text", write_text)
+        options = ("--missing-layer", "hidden", "--json", tmp_path / "scores.json")
+        status, _, err = run("evaluate", "--truth", files[0], "--imputed", files[1], *options)
+        assert status == 2
+        assert f"{options[-1]}: writing failed (No space left on device); make room, or write elsewhere.\n" in err
+        assert err.count("\n") == 1
+        assert not list(tmp_path.glob("*scores*"))
 
     def test_matches_cells_and_genes_by_name(self, run, save, files, tmp_path, adata):
         _, path, _ = files

@@ -106,6 +106,9 @@ def test_evaluation_states_both_references(run, folder, monkeypatch):
         (("inpaint", "RUN", "--data", "DATA", "-o", "x.png", "--hide", "0"), "--hide 0 hides no pixel"),
         (("inpaint", "RUN", "--data", "COWS", "-o", "x.png"), "does not know 'cow'; it knows cat, dog"),
         (("train", "TINY", "--data", "COWS", "-o", "RUN", "-q"), "has categories [['cat', 'dog']], not [['cow'"),
+        (("train", "TINY", "--data", "DATA", "-o", "x", "--precision", "32"), "precision is '32', none of '32-true'"),
+        (("train", "TINY", "--data", "DATA", "-o", "x", "--accelerator", "mps", "-q"), "MPSAccelerator"),
+        (("evaluate", "RUN", "--data", "TESTS", "--inception", "none.pth", "-n", "4"), "there are no training images"),
         (("evaluate", "RUN", "--data", "DATA"), "--inception download, or --resnet"),
         (
             ("evaluate", "RUN", "--data", "DATA", "--inception", "none.pth", "-n", "4"),
@@ -119,6 +122,8 @@ def test_bad_input_ends_with_one_sentence(run, folder, arguments, message, tmp_p
     np.savez(tmp_path / "cows.npz", **arrays | {"labels": ["cow", "dog"] * 15})
     names = {"DATA": folder / "data.npz", "TINY": folder / "tiny.yaml", "RUN": folder / "run"}
     names["COWS"] = tmp_path / "cows.npz"
+    np.savez(tmp_path / "tests.npz", **arrays | {"partition": [2] * 30})
+    names["TESTS"] = tmp_path / "tests.npz"
     status, out, err = run("image", *(names.get(a, a) for a in arguments))
     assert (status, out) == (2, "")
     assert message in err

@@ -2,7 +2,8 @@ import pytest
 import torch
 from scipy import stats
 
-from countsdiff.core import Intensity, RepaintConfig, RowGenerator, SamplerConfig, repaint, sample
+from countsdiff.core import Intensity, RepaintConfig, RowGenerator, SamplerConfig, get_schedule, repaint, sample
+from countsdiff.core.sampler import largest_mean
 
 N_DRAWS = 50_000
 
@@ -90,6 +91,27 @@ def test_resampling_harmonises(make_context):
     once, often = error(1), error(10)
     assert often < 0.8 * once
     assert once < 6.0  # better than an independent draw, whose error would be 12
+
+
+def test_a_network_that_believes_its_own_draws_does_not_run_away(make_context):
+    seen = []
+
+    def credulous(x, p, asked):
+        seen.append(x)
+        return Intensity(1.0 + 30.0 * x, torch.ones_like(x))
+
+    drawn = repaint(credulous, make_context(200, 3), rows(200), SamplerConfig(20), RepaintConfig(2, 3))
+    bound = largest_mean(Intensity(torch.ones(1), torch.ones(1)))
+    law = stats.nbinom(1.0, 1.0 / (1.0 + float(bound)))
+    assert drawn.max() < law.isf(1e-9)
+    assert max(x.max() for x in seen) > 1.0
+
+
+def test_there_may_be_fewer_steps_than_asked_for(make_context, gamma_poisson):
+    few = SamplerConfig(1_500, "t", schedule=get_schedule("blackout"))
+    assert len(few.survival_grid()) < 1_501
+    truth = gamma_poisson(shape=[2.0], mean=[3.0])
+    assert repaint(truth, make_context(4, 1), rows(4), few, RepaintConfig(1, 500)).isfinite().all()
 
 
 def test_with_nothing_known_it_is_sampling(make_context, gamma_poisson):

@@ -367,6 +367,16 @@ def test_a_matrix_by_columns_is_read_once(folder, expected, tmp_path, monkeypatc
     np.testing.assert_array_equal(dense(ad.read_h5ad(out).layers["imputed"]), dense(expected.layers["imputed"]))
 
 
+@pytest.mark.parametrize("strange", [10**6, -5])
+def test_a_damaged_matrix_by_columns_is_told(folder, tmp_path, strange):
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    adata.X = adata.X.tocsc()
+    adata.X.indices[7] = strange
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    with pytest.raises(ValueError, match=r"adata\.X is damaged: indices"):
+        distributed.impute(tmp_path / "in.h5ad", folder / "model")
+
+
 @pytest.mark.parametrize(
     ("error", "arguments", "says"),
     [

@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 
 from countsdiff.core import SamplerConfig, TimeSampler, get_schedule
@@ -72,11 +75,22 @@ def test_bad_settings_are_named(tmp_path, text, message):
         {"lr": -1.0},
         {"jump_scale": 0.0},
         {"guidance": float("nan")},
+        {"precision": "32"},  # which Lightning takes
+        {"n_steps": 2.5},
+        {"n_steps": np.int64(2)},
+        {"head": "nonsense"},
     ],
 )
 def test_what_could_not_be_used_after_training_is_refused_before(settings):
-    with pytest.raises(ValueError, match="[Aa]ttrition|nonsense|share|dropout|positive|finite"):
+    with pytest.raises(ValueError, match="[Aa]ttrition|nonsense|share|dropout|positive|finite|32-true|of type int"):
         ImageConfig.from_dict(settings)
+    with pytest.raises(ValueError, match=f"(?i){next(iter(settings))}"):
+        ImageConfig(**settings)
+
+
+def test_options_may_be_numbers_of_numpy(tiny):
+    config = tiny.with_options(n_steps=np.int64(3), guidance=np.float32(1.5))
+    assert json.loads(json.dumps(config.to_dict())) == tiny.to_dict() | {"n_steps": 3, "guidance": 1.5}
 
 
 def test_names_are_offered():

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -266,6 +267,9 @@ def test_a_failure_leaves_the_older_model(model, tmp_path, monkeypatch):
             lambda data: data.replace(b'"a",', b'"a", "c",'),
             "model.safetensors: .* in the model described",
         ),
+        # which memory has no room for
+        ("config.json", lambda data: re.sub(rb'"widths": \[[^]]*', b'"widths": [4194304, 8388608', data), "of shape"),
+        ("config.json", lambda data: re.sub(rb'"depth": \d+', b'"depth": 1000000000', data), "of depth 1000000000"),
     ],
 )
 def test_damaged_files_are_named(model, tmp_path, name, damage, says):

@@ -146,10 +146,13 @@ def test_extreme_counts(make_adata, train):
     assert (draws == np.round(draws)).all()
 
 
+@pytest.mark.parametrize("strange", [10**6, -5])
 @pytest.mark.parametrize("field", ["indices", "indptr"])
-def test_sparse_matrix_that_lies(make_adata, field):
+@pytest.mark.parametrize("by", ["csr", "csc"])
+def test_sparse_matrix_that_lies(make_adata, by, field, strange):
     adata = make_adata()
-    getattr(adata.X, field)[7] = 10**6
+    adata.X = adata.X.asformat(by)
+    getattr(adata.X, field)[7] = strange
     with pytest.raises(ValueError, match=r"adata\.X is damaged"):
         CountsDiffImputer.setup_anndata(adata)
 

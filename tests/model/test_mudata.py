@@ -318,6 +318,9 @@ def test_missing_entries_of_modalities_by_name(model):
     np.testing.assert_array_equal(by_layer, by_matrix)
     with pytest.raises(KeyError, match="no modality 'protein'"):
         model.impute(mdata, missing={"protein": hidden})
+    with pytest.raises(ValueError, match="hidden"):  # results would take the place of the marks they come from
+        model.impute(mdata, missing={"prot": "hidden"}, key_added="hidden")
+    assert mdata["prot"].layers["hidden"].dtype == bool
 
 
 def test_training_hides_whole_modalities():

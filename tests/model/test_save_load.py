@@ -338,3 +338,22 @@ def test_data_read_back_from_disk_do_not_pass_for_the_original(make_adata, tmp_p
     # scvi-tools keeps one registration per uuid, which a copy brings along: it must not take the original's
     assert CountsDiffImputer(adata).registry_["setup_args"]["missing_layer"] == "hidden"
     assert CountsDiffImputer(again).registry_["setup_args"]["missing_layer"] is None
+
+
+def test_numbers_may_be_numpy_s(make_adata, tmp_path):
+    adata = make_adata()
+    model = CountsDiffImputer(adata, width=np.int64(16), dropout=np.float32(0.5))
+    model.train(
+        np.int64(6),
+        batch_size=np.int64(32),
+        lr=np.float32(1e-3),
+        weight_decay=np.float64(1.0),
+        share_hidden=np.float32(0.5),
+        validation_size=np.float32(0.25),
+        accumulate_grad_batches=np.int64(1),
+        enable_progress_bar=False,
+        resume=tmp_path / "training.ckpt",
+    )
+    model.save(tmp_path / "model")
+    again = CountsDiffImputer.load(tmp_path / "model", adata)
+    np.testing.assert_array_equal(again.impute(adata, inplace=False), model.impute(adata, inplace=False))

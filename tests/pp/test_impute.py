@@ -104,6 +104,13 @@ def test_rules_for_missing_pass_through(adata):
     assert adata.uns["countsdiff"]["imputed"]["n_imputed"] == adata.n_obs * adata.n_vars
 
 
+def test_a_rule_is_one_whatever_layers_there_are(adata, hidden):
+    adata.layers["zeros"] = hidden
+    pp.impute(adata, **FAST, missing="zeros")
+    kept = dense(adata.X) > 0
+    np.testing.assert_array_equal(dense(adata.layers["imputed"])[kept], dense(adata.X)[kept])
+
+
 @pytest.mark.parametrize("name", ["nonsense", "inplace", "self"])
 def test_refuses_unknown_arguments_by_name(adata, name):
     with pytest.raises(TypeError, match=f"no argument '{name}'"):

@@ -1,7 +1,6 @@
 import logging
 import os
 import random
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
+
+from countsdiff.model_files import replacing
 
 from .interfaces import Counts
 
@@ -79,10 +80,8 @@ def _train(data: "Dataset", train: NDArray[np.intp], seed: int, folder: Path) ->
         scvi.model.SCVI.setup_anndata(adata)
         model = scvi.model.SCVI(adata)
         model.train(enable_progress_bar=False, logger=False)
-        unfinished = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        model.save(str(unfinished))
-    os.replace(unfinished, folder)
+        with replacing(folder, last="model.pt") as new:
+            model.save(str(new), overwrite=True)
 
 
 @lru_cache(maxsize=1)

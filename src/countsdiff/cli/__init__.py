@@ -16,7 +16,7 @@ from countsdiff.cli._demo import demo
 from countsdiff.cli._evaluate import evaluate
 from countsdiff.cli._image import image
 from countsdiff.cli._impute import impute
-from countsdiff.cli._io import InputError
+from countsdiff.cli._io import InputError, is_no_room, no_room
 
 __all__ = ["app", "main"]
 
@@ -67,5 +67,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except (InputError, _UsageError) as error:
         message = error.format_message() if isinstance(error, _UsageError) else str(error)
         print(f"countsdiff: error: {message}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        print(f"countsdiff: error: {no_room(error)}", file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0

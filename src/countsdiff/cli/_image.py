@@ -1,6 +1,4 @@
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +8,7 @@ from typer import Argument, Option
 
 from countsdiff.arguments import MAX_SEED
 from countsdiff.cli._impute import Accelerator
-from countsdiff.cli._io import InputError, check_folder, check_output, report
+from countsdiff.cli._io import InputError, blame, check_folder, check_output, report
 from countsdiff.files import atomic
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ def train(
 ) -> None:
     """Train a model of images. A training that was stopped goes on when it is started again."""
     check_folder(out, Path(data))
-    with _complaints():
+    with blame():
         from countsdiff.image.config import get_config
         from countsdiff.image.training import train
 
@@ -123,7 +121,7 @@ def sample(
 ) -> None:
     """Draw new images, and put them on one picture."""
     check_output(out, model)
-    with _complaints():
+    with blame():
         trained = _load(model, device)
         codes = _codes(trained, n, label or [])
         pixels = trained.sample(
@@ -160,7 +158,7 @@ def inpaint(
     Of data that say which images are for testing, those are taken.
     """
     check_output(out, model, Path(data))
-    with _complaints():
+    with blame():
         import numpy as np
 
         from countsdiff.image.hide import central_block, scattered
@@ -223,7 +221,7 @@ def evaluate(
         raise InputError("Name what to compare by: --inception download, or --resnet with a file of weights.")
     if json_file is not None:
         check_output(json_file, model, Path(data), *(path for path in (resnet,) if path is not None))
-    with _complaints():
+    with blame():
         from countsdiff.image.evaluate import inception_scores, resnet_frechet_distance
         from countsdiff.image.reading import has_split
         from countsdiff.image.resnet import CifarResNet
@@ -232,6 +230,8 @@ def evaluate(
         trained = _load(model, device)
         splits = ("train", "test") if has_split(data) else ("train",)
         references = {split: _read(data, split, trained.config) for split in splits}
+        if len(references["train"]) == 0:
+            raise InputError(f"{data}: there are no training images.")
         known = references["train"].codes_as(trained.categories)
         drawn = trained.sample(
             n,
@@ -271,15 +271,6 @@ def _in_proportion(n: int, n_known: int, seed: int) -> "NDArray[np.intp]":
     rng = np.random.default_rng(seed)
     whole, rest = divmod(n, n_known)
     return rng.permutation(np.concatenate([np.tile(np.arange(n_known), whole), rng.permutation(n_known)[:rest]]))
-
-
-@contextmanager
-def _complaints() -> Iterator[None]:
-    """Turn complaints about what the user gave into an :class:`InputError`; they name the file themselves."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        raise InputError(" ".join(str(error).split())) from error
 
 
 def _read(data: str, split: Any, config: Any) -> "Images":

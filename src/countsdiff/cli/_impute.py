@@ -159,10 +159,8 @@ def _check_paths(
     check_output(out, source)
     if not source.exists():
         raise InputError(f"{source}: there is no such file.")
-    try:
+    with blame():
         check_same_format(out, source)
-    except ValueError as error:
-        raise InputError(str(error)) from error
     for path in (report, resume):
         if path is not None:
             check_output(path, source)

@@ -23,19 +23,21 @@ class InputError(Exception):
 
 
 @contextmanager
-def blame(path: Path) -> Iterator[None]:
-    """Turn complaints about data into an :class:`InputError` that names the file they came from."""
+def blame(path: Path | None = None) -> Iterator[None]:
+    """Turn complaints about what the user gave into an :class:`InputError`.
+
+    Those about a file at `path` are told to be of it; others say themselves what they are about.
+    """
     try:
         yield
     except InputError:
         raise
-    except (ValueError, KeyError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            where = error.filename or path
-            raise InputError(f"{where}: writing failed ({error.strerror}); make room, or write elsewhere.") from error
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and is_no_room(error):
+            raise no_room(error, path) from error
         # the text of a KeyError is the repr of its argument
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise InputError(f"{path}: {' '.join(str(message).split())}") from error
+        raise InputError(_of(path) + " ".join(str(message).split())) from error
     except Exception as error:
         # imported when it may be it: that takes seconds, and most complaints are of other kinds
         from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -43,6 +45,20 @@ def blame(path: Path) -> Iterator[None]:
         if not isinstance(error, MisconfigurationException):
             raise
         raise InputError(" ".join(str(error).split())) from error  # of the machine, not of the file
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether a disk is full, or as much of it as this user or process may have."""
+    return error.errno in _NO_ROOM
+
+
+def no_room(error: OSError, path: Path | None = None) -> InputError:
+    """What to say where a disk is full."""
+    return InputError(f"{_of(error.filename or path)}writing failed ({error.strerror}); make room, or write elsewhere.")
+
+
+def _of(path: Path | str | None) -> str:
+    return "" if path is None else f"{path}: "
 
 
 def read(path: Path) -> "AnnData":
@@ -146,11 +162,8 @@ def check_folder(path: Path, *inputs: Path) -> None:
 
 
 def _check_apart(path: Path, source: Path) -> None:
-    try:
-        with possible(path):
-            check_apart(path, source)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    with blame(), possible(path):
+        check_apart(path, source)
 
 
 def _check_permission(path: Path, folder: Path) -> None:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer, pp
 from countsdiff.apply import Job, apply, load_model, with_missing_as, written
-from countsdiff.cli._io import InputError, blame, write
+from countsdiff.cli._io import blame, write
 from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_entries
 from countsdiff.cli._training import progress_bar, set_up
 from countsdiff.counts import CellReader, as_row_access, check_counts
@@ -126,7 +125,5 @@ def _hold_out(
 
 def load(folder: Path, accelerator: str) -> CountsDiffImputer:
     """Load a trained model."""
-    try:
+    with blame():
         return load_model(folder, accelerator)
-    except (ValueError, MisconfigurationException) as error:  # it names the file, or the accelerator
-        raise InputError(str(error)) from error

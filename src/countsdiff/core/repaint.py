@@ -10,7 +10,7 @@ from countsdiff.arguments import check_whole
 from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
-from countsdiff.core.sampler import SamplerConfig, reverse_step
+from countsdiff.core.sampler import SamplerConfig, at_most, largest_mean, reverse_step
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def repaint(
         return generator.uniform(*context.counts.shape[1:])
 
     x = torch.zeros_like(context.counts)
+    largest: Tensor | None = None
     alive = {0: x}  # molecules of the known entries, by grid point; a window needs those of its own
-    for start, stop, n_walks in repaint_config.windows(config.n_steps):
+    for start, stop, n_walks in repaint_config.windows(len(grid) - 1):
         for walk in range(n_walks):
             if walk > 0:
                 thinned = binomial_quantile(uniform(), x, torch.full_like(x, grid[start] / grid[stop]))
@@ -86,6 +87,9 @@ def repaint(
             for k in range(start, stop):
                 p_t, p_s = grid[k], grid[k + 1]
                 intensity = denoiser(x, torch.full_like(x[:, :1], p_t), blank)
+                if k == 0:
+                    largest = largest_mean(intensity)
+                intensity = at_most(intensity, largest)
                 x = reverse_step(x, intensity, p_t, p_s, blank.noised, generator, config)
                 if k + 1 not in alive:
                     appear = torch.full_like(x, (p_s - p_t) / (1.0 - p_t))

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from countsdiff.arguments import plain
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.heads import HeadName
 from countsdiff.core.loss import TimeSampler
@@ -108,6 +109,14 @@ class ImageConfig:
     guidance: float = 2.0
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is tuple:
+                value, hint = list(value) if isinstance(value, tuple) else value, list[get_args(hint)[0]]  # type: ignore[misc]
+            try:
+                check_type(value, hint, name)
+            except TypeError as error:
+                raise ValueError(f"{error}.") from error
         if self.head == "gamma":
             raise ValueError("Births of the head 'gamma' are more spread than pixels are; choose bounded, rate or x0.")
         if self.head == "bounded" and self.jump_scale is not None:
@@ -165,13 +174,6 @@ class ImageConfig:
         unknown = sorted(set(settings) - known)
         if unknown:
             raise ValueError(f"Unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}.")
-        hints = get_type_hints(cls)
-        for name, value in settings.items():
-            several = get_args(hints[name]) if get_origin(hints[name]) is tuple else ()
-            try:
-                check_type(value, list[several[0]] if several else hints[name], name)  # type: ignore[valid-type]
-            except TypeError as error:
-                raise ValueError(f"{error}.") from error
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
         return cls(**values)
 
@@ -181,7 +183,7 @@ class ImageConfig:
 
     def with_options(self, **options: Any) -> "ImageConfig":
         """Return a copy with those options that are not None."""
-        return replace(self, **{name: value for name, value in options.items() if value is not None})
+        return replace(self, **{name: plain(value) for name, value in options.items() if value is not None})
 
 
 def config_names() -> list[str]:

@@ -74,16 +74,18 @@ class PixelModel:
         folder = Path(folder)
         if not (folder / _WEIGHTS).is_file() or not (folder / _CONFIG).is_file():
             raise FileNotFoundError(f"{folder}: there is no trained model ({_WEIGHTS}, {_CONFIG}) in this folder.")
+        state = with_current_names(read_weights(folder / _WEIGHTS))
         with believing(folder / _CONFIG):
             record = json.loads((folder / _CONFIG).read_text())
             config, shape = ImageConfig.from_dict(record["config"]), tuple(record["shape"])
             categories = tuple(map(tuple, record["categories"]))
-            ones, estimate = torch.ones(shape[0]), None  # until they are loaded
-            if config.linear:
-                estimate = LinearEstimate.unfitted(math.prod(shape))
-            denoiser = build_denoiser(config, shape, [len(names) for names in categories], ones, ones, estimate)
-        state = with_current_names(read_weights(folder / _WEIGHTS))
-        check_weights(state, denoiser, folder / _WEIGHTS)
+            if config.depth * len(config.widths) > len(state):
+                raise ValueError(f"it describes a network of depth {config.depth}, more than there are weights")
+            # shapes before memory: numbers in a file may ask for any amount of it, those of the weights are there
+            with torch.device("meta"):
+                outline = _untrained(config, shape, categories)
+        check_weights(state, outline, folder / _WEIGHTS)
+        denoiser = _untrained(config, shape, categories)
         denoiser.load_state_dict(state)
         return cls(denoiser.to(device).eval(), config, shape, categories)
 
@@ -299,6 +301,13 @@ class PixelModel:
             raise ValueError(
                 f"The model knows uint8 images of shape {self.shape}; got {pixels.dtype} of shape {pixels.shape[1:]}."
             )
+
+
+def _untrained(config: ImageConfig, shape: tuple[int, int, int], categories: tuple[tuple[str, ...], ...]) -> Denoiser:
+    """The network of a configuration, with places for the weights and statistics of a trained one."""
+    ones = torch.ones(shape[0])
+    estimate = LinearEstimate.unfitted(math.prod(shape)) if config.linear else None
+    return build_denoiser(config, shape, [len(names) for names in categories], ones, ones, estimate)
 
 
 def _joined(batches: list[NDArray[Any]], images: Pixels) -> NDArray[Any]:

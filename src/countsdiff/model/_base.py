@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -114,7 +114,10 @@ class CellModel(CovariateModel):
         check_key(key_added)
         args, names = self._setup_args(), request.names(key_added)
         read = {args.get("layer"), args.get("missing_layer"), *(args.get("layers") or {}).values()}
-        read |= {missing} if isinstance(missing, str) and missing not in RULES else set()
+        if isinstance(missing, Mapping):  # names of layers of modalities, or matrices
+            read |= {marks for marks in missing.values() if isinstance(marks, str)}
+        elif isinstance(missing, str) and missing not in RULES:
+            read.add(missing)
         check_not_read(names, read)
         return names
 

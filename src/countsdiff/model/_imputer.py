@@ -9,7 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
 
-from countsdiff.arguments import check_seed, check_whole
+from countsdiff.arguments import check_seed, check_whole, plain
 from countsdiff.core.heads import HeadName
 from countsdiff.core.schedule import Spacing
 from countsdiff.layers import default_layer
@@ -107,6 +107,7 @@ class CountsDiffImputer(
                     "'Extending' in the documentation."
                 )
         seed = check_seed(seed)
+        width, depth, dropout = map(plain, (width, depth, dropout))
         check_whole(1, **{name: size for name, size in (("width", width), ("depth", depth)) if size is not None})
         if adata is not None:
             self._set_up(adata)

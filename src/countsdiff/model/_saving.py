@@ -93,11 +93,10 @@ class SavedModel(CellModel):
         if save_anndata and self.adata is None:
             raise ValueError("The model was loaded without data, so that there are none to save.")
         self._check_by_name()
-        settings = self.init_params_["non_kwargs"].items()
         record = {
             "class_name": type(self).__name__,
             "versions": {package: version(package) for package in ("countsdiff", "scvi-tools", "torch")},
-            "settings": {key: v.item() if isinstance(v, np.generic) else v for key, v in settings},
+            "settings": dict(self.init_params_["non_kwargs"]),
             "registry": self.registry_,
             **{name: getattr(self, f"{name}_") for name in _KEPT},
         }

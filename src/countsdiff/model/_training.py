@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 
-from countsdiff.arguments import check_seed, check_whole
+from countsdiff.arguments import check_seed, check_whole, plain
 from countsdiff.checkpoint import failing_when_terminated
 from countsdiff.counts import check_counts
 from countsdiff.model._base import CellModel
@@ -108,6 +108,10 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         If training fails or is interrupted, the model is what it was before.
         """
         seed = check_seed(seed)
+        max_steps, batch_size, lr, weight_decay, share_hidden, validation_size = map(
+            plain, (max_steps, batch_size, lr, weight_decay, share_hidden, validation_size)
+        )
+        trainer_kwargs = {name: plain(value) for name, value in trainer_kwargs.items()}
         _check_arguments(max_steps, batch_size, lr, weight_decay, share_hidden, validation_size, trainer_kwargs)
         if self.adata is None:
             raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")

@@ -84,8 +84,10 @@ def impute(adata: AnnData, layer: str | None = "counts", key_added: str = "imput
 
 
 def _is_rule(missing: Any, adata: AnnData) -> bool:
-    """Whether `missing` names a rule ("zeros", "all", …) rather than a layer or a matrix."""
-    return missing is None or (isinstance(missing, str) and missing not in adata.layers)
+    """Whether `missing` is for the model to make sense of, as "zeros" or "all", rather than a layer or a matrix."""
+    from countsdiff.model.missing import RULES
+
+    return missing is None or (isinstance(missing, str) and (missing in RULES or missing not in adata.layers))
 
 
 def _route(kwargs: dict[str, Any], *steps: list[Callable[..., Any]]) -> list[dict[str, Any]]:
