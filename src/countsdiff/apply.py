@@ -54,17 +54,18 @@ class Job:
         self.model.impute(self.work, key_added=key_added, **kwargs)
         record = {**self.work.uns["countsdiff"][key_added], "layer": self.layer or "X"}
         layers = {name: self.work.layers[name] for name in record["layers"]}
-        write_layers(self.adata, key_added, self._widened(layers), record)
+        write_layers(self.adata, key_added, self._widened(layers, std=f"{key_added}_std"), record)
         return record
 
-    def _widened(self, layers: dict[str, Any]) -> dict[str, Any]:
-        """`layers` in their columns; the counts in all others, NaN where they are missing."""
+    def _widened(self, layers: dict[str, Any], std: str) -> dict[str, Any]:
+        """`layers` in their columns; the counts in all others, NaN where they are missing, which do not spread."""
         if np.array_equal(self.columns, np.arange(self.adata.n_vars)):
             return layers
         others = np.setdiff1d(np.arange(self.adata.n_vars), self.columns)
         order = np.argsort(np.concatenate([self.columns, others]))
         rest = with_missing_as(np.nan, self.adata[:, others], self.layer, self.missing_layer)
-        return {name: _beside(matrix, rest)[:, order] for name, matrix in layers.items()}
+        no_spread = rest * np.float32(0.0)
+        return {name: _beside(matrix, no_spread if name == std else rest)[:, order] for name, matrix in layers.items()}
 
 
 def _beside(left: Any, right: Any) -> Any:

@@ -98,15 +98,23 @@ def checksum(pieces: Iterable[bytes]) -> str:
 
 
 @contextmanager
-def failing_when_terminated() -> Iterator[None]:
-    """Have a process that was told to end (SIGTERM) in a training end with status 143.
+def stopping_as_told() -> Iterator[None]:
+    """Have a training that is stopped from outside end as its caller expects.
 
-    With Lightning it would end with 0, as if all were done: a cluster's scheduler goes on to what needs the result.
+    Told to end (SIGTERM), the process ends with status 143: with Lightning it would end with 0, as if all were done,
+    and a cluster's scheduler goes on to what needs the result. Ctrl-C is a ``KeyboardInterrupt``: Lightning would end
+    the process, and leave one that goes on nonetheless deaf to every further Ctrl-C.
     """
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SIGTERMException as error:
         raise SystemExit(128 + signal.SIGTERM) from error
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from None
 
 
 def _to_json(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:

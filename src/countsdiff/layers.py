@@ -6,6 +6,11 @@ from typing import Any
 from anndata import AnnData
 
 
+def by_name(adata: AnnData, layer: str | None) -> str | None:
+    """Return the name of a layer, or None for X, which is meant by "X", too, where no layer has that name."""
+    return None if layer == "X" and "X" not in adata.layers else layer
+
+
 def get_layer(adata: AnnData, layer: str | None):
     """Return X or a layer.
 
@@ -14,6 +19,7 @@ def get_layer(adata: AnnData, layer: str | None):
     KeyError
         If there is no such layer; the message lists those there are.
     """
+    layer = by_name(adata, layer)
     if layer is None:
         if adata.X is None:
             names = list(named_layers(adata))

@@ -65,6 +65,13 @@ class TestEvaluate:
         assert f"{hidden[:, 1:].sum():,} hidden entries" in text
         assert f"{hidden[:, 0].sum():,} more were not imputed" in " ".join(text.split())
 
+    def test_counts_after_hiding_are_no_truth(self, run, save, files, adata):
+        adata.X = adata.X.multiply(~adata.layers["hidden"].toarray()).tocsr()
+        options = ("--imputed", files[1], "--missing-layer", "hidden")
+        status, text, _ = run("evaluate", "--truth", save(adata, "after.h5ad"), *options)
+        assert (status, "All true counts are 0: does after.h5ad have" in text) == (0, True)
+        assert "All true counts are 0" not in run("evaluate", "--truth", files[0], *options)[1]
+
     def test_refuses_other_cells(self, run, save, files, adata):
         truth = save(adata[5:].copy(), "less.h5ad")
         status, _, err = run("evaluate", "--truth", truth, "--imputed", files[1], "--missing-layer", "hidden")

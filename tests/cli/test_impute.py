@@ -84,6 +84,30 @@ class TestImpute:
         assert "layers imputed_0 to imputed_1" in text
         assert {"imputed_0", "imputed_1"} <= set(ad.read_h5ad(tmp_path / "out.h5ad").layers)
 
+    def test_writes_how_certain_it_is(self, run, save, adata, tmp_path, dense):
+        options = ("--return-std", "--interval", 0.8, "--genes", 5, "--missing-layer", "hidden")
+        status, text, _ = run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, *options)
+        assert status == 0
+        assert "layers imputed, imputed_std, imputed_lower, imputed_upper." in text
+        out, hidden = ad.read_h5ad(tmp_path / "out.h5ad"), adata.layers["hidden"].toarray()
+        mean, std, lower, upper = (dense(out.layers[f"imputed{end}"]) for end in ("", "_std", "_lower", "_upper"))
+        known, chosen = ~np.isnan(mean), hidden & pp.highly_variable(adata, 5)
+        assert (std[chosen & known] > 0).all()
+        assert (upper[chosen & known] > lower[chosen & known]).any()
+        assert (std[~hidden] == 0).all()
+        np.testing.assert_array_equal(lower[~hidden], mean[~hidden])
+        status, _, err = run("impute", save(adata), "-o", tmp_path / "o.h5ad", *FAST, "--interval", 1)
+        assert (status, "--interval 1: a coverage lies between 0 and 1" in err) == (2, True)
+
+    def test_x_may_be_named(self, save, adata, tmp_path, imputed):
+        source = save(adata)
+        expected = imputed(source, tmp_path / "a.h5ad")
+        adata.layers["counts"] = adata.X * 2
+        source = save(adata)
+        np.testing.assert_array_equal(imputed(source, tmp_path / "b.h5ad", "--layer", "X"), expected)
+        assert (imputed(source, tmp_path / "c.h5ad") != expected).any()
+        assert ad.read_h5ad(tmp_path / "b.h5ad").uns["countsdiff"]["imputed"]["layer"] == "X"
+
     def test_quiet_says_nothing(self, run, save, adata, tmp_path):
         assert run("impute", save(adata), "-o", tmp_path / "out.h5ad", *FAST, "--quiet") == (0, "", "")
 

@@ -1,5 +1,7 @@
 """Bad input is refused in one sentence that names the place, and left as it was; odd but legal input works."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -101,6 +103,35 @@ def test_query_without_marks_of_missing_entries(trained, make_adata):
     adata = make_adata()
     trained.impute(adata)
     assert adata.uns["countsdiff"]["imputed"]["rewrite"] == "zeros"
+
+
+def test_marks_that_mark_nothing(trained, make_adata):
+    adata = make_adata()
+    adata.layers["hidden"] = np.zeros(adata.shape, dtype=bool)
+    with pytest.warns(UserWarning, match="their zeros are rewritten. missing='hidden' rewrites missing entries only"):
+        trained.impute(adata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained.impute(adata, missing="zeros")
+        np.testing.assert_array_equal(trained.impute(adata, missing="hidden", inplace=False), adata.X.toarray())
+
+
+def test_genes_that_a_batch_did_not_measure(make_adata):
+    first, second = make_adata(n_obs=400), make_adata(n_obs=200, seed=1)[:, 4:].copy()
+    second.obs_names = [f"other{i}" for i in range(200)]
+    frequent = np.flatnonzero(np.asarray(first.X[:, :4].mean(0)).ravel() > 0.5)
+    assert len(frequent)
+    for fill in (0, np.nan):
+        joined = ad.concat({"one": first, "two": second}, join="outer", label="run", fill_value=fill)
+        CountsDiffImputer.setup_anndata(joined, batch_key="run")
+        if fill == 0:
+            match = f"^{len(frequent)} genes, such as 'gene{frequent[0]}', have no count in batch 'two'"
+            with pytest.warns(UserWarning, match=match):
+                CountsDiffImputer(joined, width=8)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                CountsDiffImputer(joined, width=8)
 
 
 @pytest.mark.parametrize("kind", ["zero cell", "zero gene", "missing cell", "missing gene", "one cell", "one gene"])

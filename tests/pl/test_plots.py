@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -33,6 +34,11 @@ def test_scanpys_manners(name, imputed, tmp_path, monkeypatch):
     assert ON_AXES[name](imputed, ax=given) is given
     ON_AXES[name](imputed, save=tmp_path / "plot.png")
     ON_AXES[name](imputed, show=False)
+    try:
+        sc.settings.autoshow = False
+        ON_AXES[name](imputed)
+    finally:
+        sc.settings.autoshow = True
     assert len(shown) == 1
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
@@ -64,6 +70,12 @@ def test_a_part_of_a_figure_is_saved_with_the_whole(imputed, tmp_path):
     part = plt.figure().subfigures(1, 2)[0]
     pl.recovery(imputed, "truth", ax=part.subplots(), save=tmp_path / "whole.png")
     assert (tmp_path / "whole.png").stat().st_size > 0
+
+
+def test_counts_after_hiding_are_no_truth(imputed):
+    after = np.where(imputed.layers["hidden"], 0.0, imputed.layers["truth"])
+    with pytest.warns(UserWarning, match="All held-out counts are 0"):
+        pl.coverage(imputed, after, interval=0.9, show=False)
 
 
 def test_calibrated_predictions_are_on_the_diagonal(imputed):

@@ -48,6 +48,14 @@ def test_all_genes_where_there_are_no_more(counts, n_genes):
     assert highly_variable(ad.AnnData(counts), n_genes).tolist() == [True] * 300
 
 
+def test_normalised_counts_are_none(counts):
+    adata = ad.AnnData(counts.astype(np.float32), layers={"counts": counts})
+    sc.pp.normalize_total(adata)
+    with pytest.raises(ValueError, match=r"adata\.X is not a matrix of counts.*layer='counts'"):
+        highly_variable(adata, 5)
+    assert highly_variable(adata, 5, layer="counts").sum() == 5
+
+
 def test_refuses(counts):
     with pytest.raises(ValueError, match="0"):
         highly_variable(ad.AnnData(counts), 0)

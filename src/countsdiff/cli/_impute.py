@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,7 @@ def impute(
         Path, Option("--out", "-o", metavar="OUT", help="What to write: the input and a new layer, in its format.")
     ],
     layer: Annotated[
-        str | None, Option(help="Layer with the counts.", show_default="counts if there is one, else X")
+        str | None, Option(help="Layer with the counts; X for X.", show_default="counts if there is one, else X")
     ] = None,
     missing_layer: Annotated[
         str | None,
@@ -49,6 +50,11 @@ def impute(
     ] = None,
     output: Annotated[Output, Option(help="Estimate to write; sample draws whole numbers.")] = Output.MEAN,
     n_samples: Annotated[int, Option(min=1, help="Number of draws of --output sample.")] = 1,
+    return_std: Annotated[bool, Option("--return-std", help="Write standard deviations, too.")] = False,
+    interval: Annotated[
+        float | None,
+        Option(help="Write the ends of the shortest interval of this coverage, too, such as 0.9.", show_default="none"),
+    ] = None,
     seed: Annotated[int, Option(min=0, max=MAX_SEED, help="Seed of training and of samples.")] = 0,
     model: Annotated[
         Path | None,
@@ -109,13 +115,16 @@ def impute(
         check_key(key_added)
     if n_samples > 1 and output is not Output.SAMPLE:
         raise InputError(f"--n-samples {n_samples} needs --output sample: {output} has one answer.")
+    if interval is not None and not 0.0 < interval < 1.0:
+        raise InputError(f"--interval {interval:g}: a coverage lies between 0 and 1, such as 0.9.")
     training = Training(batch_key, labels_key, genes, steps, resume, seed, accelerator.value, quiet)
     of_training = {name: getattr(training, name) for name in ("batch_key", "labels_key", "genes", "steps", "resume")}
     for name, value in (of_training | {"save_model": save_model, "report": report}).items():
         if model is not None and value is not None:
             raise InputError(f"--{name.replace('_', '-')} is for training a model: leave it out, or leave out --model.")
     layers = Layers(layer, missing_layer)
-    answer = Answer(key_added, {"output": output.value, "n_samples": n_samples, "seed": seed})
+    beside = {"return_std": return_std, "interval": interval}
+    answer = Answer(key_added, {"output": output.value, "n_samples": n_samples, "seed": seed, **beside})
     if on_disk:
         if report is not None:
             raise InputError("--report needs all data in memory: leave it out, or leave out --workers and --scheduler.")
@@ -137,7 +146,7 @@ def impute(
             f"in {time.perf_counter() - start:.0f} s.",
             f"The other {n_left:,} genes keep their counts." if n_left else None,
             f"Saved the model to {save_model}." if save_model else None,
-            f"Wrote {out}, {_where(key_added, n_samples)}.",
+            f"Wrote {out}, {_where(record['layers'], n_samples)}.",
             f"Wrote {report}: how far to trust it." if report else None,
         )
 
@@ -179,5 +188,7 @@ def _check_paths(
         check_folder(save_model, source)
 
 
-def _where(key_added: str, n_samples: int) -> str:
-    return f"layer {key_added}" if n_samples == 1 else f"layers {key_added}_0 to {key_added}_{n_samples - 1}"
+def _where(layers: Sequence[str], n_samples: int) -> str:
+    draws, beside = layers[:n_samples], layers[n_samples:]
+    names = [draws[0] if n_samples == 1 else f"{draws[0]} to {draws[-1]}", *beside]
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(names)}"

@@ -16,9 +16,7 @@ from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_
 from countsdiff.cli._training import progress_bar, set_up
 from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
-from countsdiff.model.hold_out import hold_out
-
-_NOT_TRAINED_ON = "_countsdiff_not_trained_on"
+from countsdiff.model.hold_out import NOT_TRAINED_ON, hold_out
 
 
 def impute(
@@ -118,7 +116,7 @@ def _hold_out(
     missing = None if missing_layer is None else sparse.csr_matrix(get_layer(work, missing_layer), dtype=bool)
     held_out = hold_out(CellReader(as_row_access(get_layer(work, layer)), missing), seed)
     seen = borrow(work)
-    name = missing_layer or _NOT_TRAINED_ON
+    name = missing_layer or NOT_TRAINED_ON
     seen.layers[name] = held_out if missing is None else missing + held_out
     return seen, name, held_out
 

@@ -85,7 +85,10 @@ class Plan:
         for name in marked:
             n_marked, n_known = _count(get_layer(adata, name), known, np.asarray, check_boolean)
             n_filled, n_missing = n_filled + n_marked, n_missing + n_known
-        rule = "zeros" if missing is None and n_missing == 0 else missing
+        rule = missing
+        if missing is None and n_missing == 0:
+            rule = "zeros"
+            model._warn_of_zeros(adata)
         n_entries = adata.n_obs * adata.n_vars
         as_sparse = (
             hasattr(get_layer(adata, layer), "format") and rule not in RULES and n_filled < SPARSE_BELOW * n_entries

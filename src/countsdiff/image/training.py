@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from countsdiff.checkpoint import SafeCheckpoints, check_same_training, checksum, failing_when_terminated
+from countsdiff.checkpoint import SafeCheckpoints, check_same_training, checksum, stopping_as_told
 from countsdiff.core.denoiser import WEIGHTS_FORMAT
 from countsdiff.files import atomic
 from countsdiff.image.config import ImageConfig
@@ -95,7 +95,7 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        with failing_when_terminated():
+        with stopping_as_told():
             trainer.fit(module, datamodule=_Steps(images, config, seed), ckpt_path=checkpoint)
     if trainer.global_step < config.n_steps:
         return None

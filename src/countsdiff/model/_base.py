@@ -27,6 +27,7 @@ from countsdiff.model._layout import JointTables, Layout, OneTable
 from countsdiff.model._loading import CellsInOrder, as_tensor, on_disk
 from countsdiff.model._modalities import Modalities
 from countsdiff.model._predict import Cells, Predictor
+from countsdiff.model.hold_out import NOT_TRAINED_ON
 from countsdiff.model.missing import RULES, Task, resolve_missing
 from countsdiff.model.request import Request
 from countsdiff.model.write import Collector, collect
@@ -77,6 +78,8 @@ class CellModel(CovariateModel):
         if missing is None or isinstance(missing, Task) or (isinstance(missing, str) and missing in RULES):
             self._warn_without_marks(adata)
         task = missing if isinstance(missing, Task) else resolve_missing(missing, adata, cells.reader, cells.labels)
+        if missing is None and task.rewrite == "zeros":
+            self._warn_of_zeros(adata)
         request.check_task(task)
         chosen = chosen_rows(adata.n_obs, indices)
         rows = np.arange(adata.n_obs) if inplace else chosen
@@ -102,10 +105,20 @@ class CellModel(CovariateModel):
     def _warn_without_marks(self, adata: AnnData | MuData) -> None:
         """Warn of data without the layer of missing entries: their values, zeros perhaps, would pass for counts."""
         marks = self._setup_args().get("missing_layer")
-        if marks is not None and isinstance(adata, AnnData) and marks not in adata.layers:
+        if marks not in (None, NOT_TRAINED_ON) and isinstance(adata, AnnData) and marks not in adata.layers:
             warnings.warn(
                 f"adata.layers has no {marks!r}, which marked missing entries in training: no entry but NaN is taken "
                 "for missing.",
+                stacklevel=4,
+            )
+
+    def _warn_of_zeros(self, adata: AnnData | MuData) -> None:
+        """Warn where none is marked as missing, in a layer that is there for it: zeros will be rewritten instead."""
+        marks = self._setup_args().get("missing_layer")
+        if marks is not None and isinstance(adata, AnnData) and marks in adata.layers:
+            warnings.warn(
+                f"No entry of these cells is missing, so that their zeros are rewritten. missing={marks!r} rewrites "
+                "missing entries only, be there none; say missing='zeros' if that is what you want.",
                 stacklevel=4,
             )
 

@@ -1,6 +1,8 @@
 """What is registered beside the counts: fields, covariates and which of the cells."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -26,11 +28,33 @@ KEYS = Keys()
 
 
 class CategoryField(CategoricalObsField):
-    """Categories of any kind: scvi-tools sorts them to count them, and numbers cannot be sorted beside "unknown"."""
+    """Categories of any kind: scvi-tools sorts them to count them, and numbers cannot be sorted beside "unknown".
+
+    It also warns of those of few cells, by numbers of its own, and anew of all data that are imputed.
+    """
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Register the column."""
+        with _small_categories_welcome():
+            state: dict = super().register_field(adata)
+        return state
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Register the column on `adata_target`."""
+        with _small_categories_welcome():
+            state: dict = super().transfer_field(state_registry, adata_target, **kwargs)
+        return state
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
         """Count the categories."""
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
+
+
+@contextmanager
+def _small_categories_welcome() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
+        yield
 
 
 class NumbersField(NumericalJointObsField):

@@ -23,7 +23,7 @@ from countsdiff.model._module import CountsDiffModule
 from countsdiff.model._report import ReportingModel
 from countsdiff.model._saving import SavedModel
 from countsdiff.model._setup import RegisteredModel
-from countsdiff.model._statistics import gene_statistics
+from countsdiff.model._statistics import absent_genes, gene_statistics
 from countsdiff.model._training import TrainableModel
 from countsdiff.model._transfer import TransferableModel
 from countsdiff.nn import BackboneName
@@ -115,7 +115,9 @@ class CountsDiffImputer(
         stats = self.summary_stats
         group_sizes = self._layout().sizes
         # with a registry comes another model, and what was known of its training data with the weights
-        buffers = {} if adata is None or registry is not None else self._module_buffers(group_sizes)
+        if is_new := adata is not None and registry is None:
+            self._warn_of_absent_genes()
+        buffers = self._module_buffers(group_sizes) if is_new else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = self._module_cls(
@@ -162,6 +164,20 @@ class CountsDiffImputer(
                 raise KeyError(
                     f"{error.args[0]} These are a copy of data set up with it; call {method} anew."
                 ) from error
+
+    def _warn_of_absent_genes(self) -> None:
+        """Warn of genes that a batch does not seem to have measured: their zeros would pass for counts."""
+        mapping = self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+        if len(mapping) < 2:
+            return
+        batches = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
+        for batch, genes in absent_genes(self._reader(self.adata), batches).items():
+            warnings.warn(
+                f"{len(genes)} genes, such as {self.get_var_names(True)[genes[0]]!r}, have no count in batch "
+                f"{mapping[batch]!r}, and many in others. If they were not measured there, their zeros are no counts: "
+                "join tables by anndata.concat(..., join='outer', fill_value=numpy.nan).",
+                stacklevel=3,
+            )
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, Any]:
         """Statistics of the training data that the module keeps."""

@@ -18,7 +18,7 @@ from scvi.data.fields import (
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.counts import as_row_access, check_boolean, check_counts
-from countsdiff.layers import become_actual, get_layer
+from countsdiff.layers import become_actual, by_name, get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import (
     KEYS,
@@ -57,7 +57,8 @@ class RegisteredModel(CellModel):
         ----------
         %(param_adata)s
         layer
-            Layer with the raw counts; ``None`` for ``X``, whatever layers there are. NaN marks a missing entry.
+            Layer with the raw counts; ``None``, or ``"X"``, for ``X``, whatever layers there are. NaN marks a missing
+            entry.
         missing_layer
             Boolean layer, True where an entry is missing: its value is ignored, in training and in prediction.
         %(param_batch_key)s
@@ -94,6 +95,7 @@ class RegisteredModel(CellModel):
         if pd.api.types.is_numeric_dtype(adata.var_names):
             adata.var_names = adata.var_names.astype(str)  # as anndata does with those that it is made with
         cls._tell_apart(adata)
+        layer = by_name(adata, layer)
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())

@@ -17,6 +17,7 @@ _HALF_RELIABLE = 6.0  # counts of a gene; 3 and 12 are as good
 _N_FACTORS = 32
 _MOST_FOR_FACTORS = 4_000  # variables, and twice as many cells: more tell little new of so few numbers
 _MAX_CELLS = 20_000  # more cells than this tell nothing new about means
+_COUNTS_TO_MISS = 100  # of a gene in a batch: where none is there, it was hardly measured
 _MAX_ENTRIES = 200_000_000  # fewer cells of very many variables: at least a thousand
 
 
@@ -117,8 +118,26 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.as_tensor(v, dtype=torch.float32) for v in (mean, dispersion, shrinkage, reliability))
 
 
+def absent_genes(reader: CellReader, batches: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
+    """Genes without a count in a batch, by the batch's code, where other batches let expect a hundred and more.
+
+    That is what tables look like that were joined with zeros for the genes that one of them did not have.
+    """
+    rows = _spread(reader, _MAX_CELLS)
+    totals, n_observed = np.zeros((2, batches.max() + 1, reader.counts.shape[1]))
+    for chunk in reader.chunks(rows):
+        counts, missing = reader(chunk)
+        for batch in np.unique(batches[chunk]):
+            own = batches[chunk] == batch
+            totals[batch] += counts[own].sum(0, dtype=np.float64)
+            n_observed[batch] += (~missing[own]).sum(0)
+    rate = (totals.sum(0) - totals) / np.maximum(n_observed.sum(0) - n_observed, 1.0)  # of all other batches
+    absent = (totals == 0.0) & (n_observed * rate >= _COUNTS_TO_MISS)
+    return {int(batch): np.flatnonzero(absent[batch]) for batch in np.flatnonzero(absent.any(axis=1))}
+
+
 def _spread(reader: CellReader, most: int) -> NDArray[np.intp]:
-    """At most so many evenly spread cells, fewer of very many variables."""
+    """About so many evenly spread cells, fewer of very many variables."""
     return reader.spread(min(reader.n_obs, most, max(_MAX_ENTRIES // reader.counts.shape[1], 1_000)))
 
 

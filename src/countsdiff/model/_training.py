@@ -16,7 +16,7 @@ from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 
 from countsdiff.arguments import check_seed, check_whole, plain
-from countsdiff.checkpoint import failing_when_terminated
+from countsdiff.checkpoint import stopping_as_told
 from countsdiff.counts import check_counts
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import calibrate
@@ -160,7 +160,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             }
             settings |= checkpointing(Path(resume), fingerprint(self) | plan | cells | how, settings)
         random = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-        with random, _without_notices(), failing_when_terminated(), self._or_as_before():
+        with random, _without_notices(), stopping_as_told(), self._or_as_before():
             # scvi-tools adds to the history of a model that was trained, and a query has none
             self.is_trained_ = self.is_trained_ and self.history_ is not None
             self.module.set_calibration(calibrated=False)

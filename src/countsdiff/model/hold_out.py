@@ -13,6 +13,7 @@ from scipy import sparse
 from countsdiff.counts import CellReader, dense_rows
 
 SHARE = 0.05
+NOT_TRAINED_ON = "_countsdiff_not_trained_on"  # layer for them, where data have none for missing entries
 _MAX_ENTRIES = 40_000_000  # of the cells that are scored, which the rivals want dense
 _MIN_CELLS = 500
 _MIN_HELD_OUT = 20

@@ -1,5 +1,6 @@
 """Predictions beside counts that were held out."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,8 @@ def _entries(adata: AnnData, hidden: Any, *matrices: Any) -> list[NDArray[np.flo
     known = np.isfinite(entries).all(axis=0)  # some may not have been imputed
     if not known.any():
         raise ValueError("No hidden entry has both a true count and an imputed one.")
+    if not entries[0][known].any():
+        warnings.warn("All held-out counts are 0: are these the counts after hiding, not the true ones?", stacklevel=3)
     return [values[known] for values in entries]
 
 

@@ -1,5 +1,6 @@
 """What all plots share: where to draw, how to end, and how to name a matrix."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def finish(axes: Any, ax: Any, show: bool | None, save: str | Path | None) -> An
     ax
         Axes that the caller gave, if any: whoever gives axes shows them, too.
     show
-        ``None``: show unless axes or a file were given.
+        ``None``: show unless axes or a file were given, or scanpy was told not to (``scanpy.settings.autoshow``).
     save
         File to write.
 
@@ -48,7 +49,10 @@ def finish(axes: Any, ax: Any, show: bool | None, save: str | Path | None) -> An
     figure = getattr(figure, "figure", None) or figure  # of a subfigure the whole, which can be saved
     if save is not None:
         figure.savefig(save, dpi=150, bbox_inches="tight")
-    if show or (show is None and ax is None and save is None):
+    scanpy = sys.modules.get("scanpy")
+    if show is None:
+        show = ax is None and save is None and (scanpy is None or scanpy.settings.autoshow)
+    if show:
         plt.show()
     return axes
 

@@ -2,7 +2,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from countsdiff.counts import stored_values
+from countsdiff.counts import check_counts, stored_values
 from countsdiff.layers import get_layer
 from countsdiff.matrix import to_dense
 
@@ -28,7 +28,8 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     Raises
     ------
     ValueError
-        If `n_genes` is not positive, or there are more genes, none of which varies, or counts are NaN.
+        If `n_genes` is not positive, or there are more genes, none of which varies, or the values are no counts, as
+        normalised ones are, or NaN.
     KeyError
         If there is no such layer.
 
@@ -44,6 +45,7 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     counts = get_layer(adata, layer)
     if adata.n_vars <= n_genes:
         return np.ones(adata.n_vars, dtype=bool)
+    check_counts(adata, layer)
     work = AnnData(counts.astype(np.float32))  # astype copies
     if np.isnan(stored_values(work.X)).any():
         raise ValueError(
