@@ -122,6 +122,7 @@ def report(rows: pd.DataFrame) -> str:
         "r2": "R²",
         "poisson_loss": "Poisson loss",
         "rmse": "RMSE",
+        "mae": "MAE",
         "relative_bias": "relative bias",
         "spearman_per_cell": "Spearman per cell",
         "seconds": "seconds",

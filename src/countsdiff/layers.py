@@ -119,4 +119,5 @@ def require_columns(adata: AnnData, keys: Iterable[str | None], remedy: str = ""
             raise TypeError(f"A column of adata.obs is given by its name; got {key!r}.")
         if key is not None and key not in adata.obs:
             there = list(adata.obs.columns) or "none"
-            raise KeyError(f"adata.obs has no column {key!r}; it has {there}.{remedy}")
+            data = "adata" if isinstance(adata, AnnData) else "mdata"
+            raise KeyError(f"{data}.obs has no column {key!r}; it has {there}.{remedy}")

@@ -36,7 +36,13 @@ def impute(
         Path, Argument(metavar="IN", help="Raw counts, an .h5ad file or a zarr store; it stays as it is.")
     ],
     out: Annotated[
-        Path, Option("--out", "-o", metavar="OUT", help="What to write: the input and a new layer, in its format.")
+        Path,
+        Option(
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="What to write: the input and a new layer, in its format. A file of that name is replaced at the end.",
+        ),
     ],
     layer: Annotated[
         str | None, Option(help="Layer with the counts; X for X.", show_default="counts if there is one, else X")

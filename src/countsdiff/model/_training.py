@@ -63,6 +63,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
     ) -> None:
         """Train the denoiser; the weights that predicted the validation cells best are kept.
 
+        A model that was trained already is trained on, from where it was.
+
         Parameters
         ----------
         max_steps
