@@ -69,7 +69,7 @@ def test_layers_added_to_a_file(source, tmp_path):
 import shutil
 from pathlib import Path
 import numpy as np
-from countsdiff.store import add_layers
+from countsdiff.store.layers import add_layers
 source, draft = Path(sys.argv[1]), Path(sys.argv[2])
 size = source.stat().st_size
 blocks = [{"imputed": np.ones((100, 200), np.float32)} for _ in range(3)]

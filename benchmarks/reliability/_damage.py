@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from countsdiff.files import digest
 from countsdiff.model._record import FORMAT
-from countsdiff.model_files import read_document, sha256, write_document
+from countsdiff.model_files import read_document, write_document
 from countsdiff.model_files._document import checksum
 
 RECORD, WEIGHTS = "model.json", "model.safetensors"
@@ -210,7 +211,7 @@ def _forge_bytes(folder: Path, rng: np.random.Generator) -> None:
 
 def _sign_weights(folder: Path) -> None:
     content = read_document(folder / RECORD, FORMAT)
-    write_document({**content, "weights_sha256": sha256(folder / WEIGHTS)}, folder / RECORD, FORMAT)
+    write_document({**content, "weights_sha256": digest(folder / WEIGHTS)}, folder / RECORD, FORMAT)
 
 
 def _misplace(folder: Path, rng: np.random.Generator) -> None:

@@ -1,6 +1,7 @@
 """Checks of arguments that many functions take."""
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 MAX_SEED = 2**32 - 1  # numpy's
@@ -18,6 +19,20 @@ def check_whole(least: int | None = None, **arguments: object) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or (least is not None and value < least):
             bound = "" if least is None else f", at least {least}"
             raise ValueError(f"{name} is a whole number{bound}; got {value!r}.")
+
+
+def check_choice(choices: Iterable[str], **arguments: object) -> None:
+    """Check that arguments, given by their names, are among the choices there are.
+
+    Raises
+    ------
+    ValueError
+        Naming the first argument that is not, and the choices.
+    """
+    choices = tuple(choices)
+    for name, value in arguments.items():
+        if value not in choices:
+            raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(choices)}.")
 
 
 def plain(value: Any) -> Any:

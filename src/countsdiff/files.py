@@ -1,10 +1,17 @@
 """Files that are written whole or not at all."""
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from countsdiff.baselines._torch import LogScale, ResidualMLP, hide, known_depth, train
+from countsdiff.baselines._torch import LogScale, ResidualMLP, known_depth, leave_known, train
 
 
 def squared(network, rows, generator):
@@ -60,7 +60,7 @@ def test_hide():
     """Of every cell a uniform share is kept, so 0.45 on average, and nothing of a tenth."""
     observed = torch.ones(4000, 100, dtype=torch.bool)
     observed[:, 60:] = False
-    known = hide(observed, torch.Generator().manual_seed(0))
+    known = leave_known(observed, torch.Generator().manual_seed(0))
     assert not (known & ~observed).any()
     share = known[:, :60].float().mean(1)
     assert float(share.mean()) == pytest.approx(0.45, abs=0.02)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from countsdiff.cli import main
-from countsdiff.cli._image import _in_proportion
+from countsdiff.cli._image._evaluate import _in_proportion
 
 CONFIG = """
 widths: [8, 16]

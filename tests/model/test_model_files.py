@@ -10,15 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from countsdiff import CountsDiffImputer
+from countsdiff.files import digest
 from countsdiff.model import _record
-from countsdiff.model_files import ModelFileError, read_document, sha256, write_document
+from countsdiff.model_files import ModelFileError, read_document, write_document
 
 
 def forge(folder, change):
     """Change what a record says, and sign it."""
     content = read_document(folder / "model.json", _record.FORMAT)
     change(content)
-    content["weights_sha256"] = sha256(folder / "model.safetensors")
+    content["weights_sha256"] = digest(folder / "model.safetensors")
     write_document(content, folder / "model.json", _record.FORMAT)
 
 

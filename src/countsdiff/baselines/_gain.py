@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._base import Counts, Imputer, Missing, at_own_depth, gene_means, observe
-from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
+from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, known_depth, leave_known, seeded, train, uniform
 
 _HINT = 0.9
 _ALPHA = 1_000.0  # of 10, 100 and 1,000 it imputed best
@@ -62,7 +62,7 @@ class GAIN(Imputer):
         space = LogScale(means, torch.zeros_like(means), torch.where(largest > 0.0, largest, 1.0))
 
         def generate(networks: _Networks, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            known = hide(seen[rows], generator)
+            known = leave_known(seen[rows], generator)
             values = space.to_values(x[rows], space.depth(x[rows], known))
             return known, values, networks.generate(values, known, generator)
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ._base import Counts, Imputer, Missing, gene_means, median_of_draws, observe
-from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, hide, known_depth, normal, seeded, train, uniform
+from ._torch import BLOCK, LogScale, ResidualMLP, as_tensors, known_depth, leave_known, normal, seeded, train, uniform
 
 _RANK = 4  # numbers by which the network speaks to each gene's head
 _HEAD = 16
@@ -70,7 +70,7 @@ class GaussianDiffusion(Imputer):
         space = _standardise(x, seen, x.new_tensor(gene_means(counts, observed)))
 
         def loss(network: _Denoiser, rows: Tensor, generator: torch.Generator) -> Tensor:
-            known = hide(seen[rows], generator)
+            known = leave_known(seen[rows], generator)
             depth = space.depth(x[rows], known)
             values = torch.where(seen[rows], space.to_values(x[rows], depth), 0.0)
             noise = normal(values.shape, generator)

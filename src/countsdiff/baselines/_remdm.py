@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._base import Counts, Imputer, Missing, gene_means, observe
-from ._torch import BLOCK, ResidualMLP, as_tensors, hide, known_depth, seeded, train, uniform
+from ._torch import BLOCK, ResidualMLP, as_tensors, known_depth, leave_known, seeded, train, uniform
 
 _RANK = 8  # numbers by which the network moves a gene's law
 _LARGEST_CAP = 64
@@ -70,7 +70,7 @@ class ReMDM(Imputer):
             return _Denoiser(_marginals(tokens, seen, len(vocabulary.means)), means, self.width)
 
         def loss(network: _Denoiser, rows: Tensor, generator: torch.Generator) -> Tensor:
-            known = hide(seen[rows], generator)
+            known = leave_known(seen[rows], generator)
             cell, gene = (seen[rows] & ~known).nonzero(as_tuple=True)
             logits = network.logits(network(x[rows], known)[cell, gene], gene)
             surprise = F.cross_entropy(logits, tokens[rows][cell, gene], reduction="none")

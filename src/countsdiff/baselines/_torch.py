@@ -144,7 +144,7 @@ def train(
     return averaged.module
 
 
-def hide(observed: Tensor, generator: torch.Generator) -> Tensor:
+def leave_known(observed: Tensor, generator: torch.Generator) -> Tensor:
     """Leave a random share of each cell's observed entries known, and of one cell in ten none.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from countsdiff.arguments import MAX_SEED
-from countsdiff.cli._io import InputError, blame, check_folder, read, report
+from countsdiff.cli._io import InputError, blame, check_folder, read, say
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -126,7 +126,7 @@ def benchmark(
             results.register(dataset)
         results.add_command(_command(sources, options))
         run(chosen, prepared, contestants, numbers, results)
-    report(f"Wrote {write_report(results)}, the same as report.md, and {out / 'results.csv'}.")
+    say(f"Wrote {write_report(results)}, the same as report.md, and {out / 'results.csv'}.")
 
 
 def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | None, out: Path) -> "Task":
@@ -157,7 +157,7 @@ def _fitting(task: "Task", datasets: "Sequence[Dataset]", *, asked: bool) -> "Ta
     why = f"the mask mar25 goes by genes that were left out, and all of {whole[0]} were chosen"
     if asked:
         raise InputError(f"--masks: {why}; leave it out, or choose fewer genes.")
-    report(f"Going on without one: {why}.")
+    say(f"Going on without one: {why}.")
     return replace(task, masks=tuple(mask for mask in task.masks if mask != "mar25"))
 
 

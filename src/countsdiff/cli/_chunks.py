@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from countsdiff import distributed
 from countsdiff.apply import written
-from countsdiff.cli._io import InputError, blame, report
+from countsdiff.cli._io import InputError, blame, say
 from countsdiff.cli._job import fit, load
 from countsdiff.cli._probe import probe
 from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Training
@@ -17,7 +17,8 @@ from countsdiff.cli._training import bar, set_up
 from countsdiff.files import unfinished
 from countsdiff.layers import check_not_read, default_layer
 from countsdiff.model.missing import RULES
-from countsdiff.store import check_target, open_store
+from countsdiff.store import open_store
+from countsdiff.store.whole import check_target
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,7 +49,7 @@ def impute(
     if model_dir is None and save_model is not None and save_model.exists():
         model_dir = save_model  # its training was over when the run was cut short
         if not training.quiet:
-            report(f"Going on with the model in {model_dir}.")
+            say(f"Going on with the model in {model_dir}.")
     model = None if model_dir is None else load(model_dir, training.accelerator)
     with blame(source):
         if source.is_file():

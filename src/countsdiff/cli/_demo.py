@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Option
 
-from countsdiff.cli._io import check_folder, report, write
+from countsdiff.cli._io import check_folder, say, write
 from countsdiff.files import atomic
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def demo(
     del truth.layers["counts"]  # they would be the truth still when those in X are hidden
     hidden = pp.mcar(truth.shape, _SHARE, seed=0)
     data = pp.hide_entries(truth, hidden)
-    report(f"PBMC 3k: {data.n_obs:,} cells × {data.n_vars:,} genes, {hidden.sum():,} entries hidden, zeros included.")
+    say(f"PBMC 3k: {data.n_obs:,} cells × {data.n_vars:,} genes, {hidden.sum():,} entries hidden, zeros included.")
 
     begin = time.perf_counter()
     with progress_bar(quiet=quiet) as arguments:
@@ -68,7 +68,7 @@ def demo(
     write(data, result)
     with atomic(picture) as temporary:
         _draw(rows, truth.X.toarray()[hidden], hidden, temporary)
-    report(
+    say(
         f"Imputed {hidden.sum():,} entries of {data.n_obs:,} cells × {data.n_vars:,} genes in "
         f"{time.perf_counter() - start:.0f} s.",
         f"Wrote {result} (layers imputed, hidden and truth) and {picture}.",

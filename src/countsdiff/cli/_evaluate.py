@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from countsdiff.cli._io import InputError, blame, check_output, read, report
+from countsdiff.cli._io import InputError, blame, check_output, read, say
 from countsdiff.files import atomic
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def evaluate(
     scores |= {"n_entries": hidden.nnz, "n_not_imputed": n_hidden - hidden.nnz}
     _print(scores, key, truth)
     if not _only(hidden, counts, lambda values: values > 0).nnz:
-        report(f"All true counts are 0: does {truth.name} have the counts after hiding?")
+        say(f"All true counts are 0: does {truth.name} have the counts after hiding?")
     if json is not None:
         sources = {"truth": str(truth), "imputed": str(imputed), "missing_layer": missing_layer, "key": key}
         finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}

@@ -7,9 +7,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from countsdiff.arguments import MAX_SEED
-from countsdiff.cli._io import InputError, blame, check_folder, check_output, possible, read
-from countsdiff.cli._io import report as say
-from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Results, Training, imputed_entries
+from countsdiff.cli._io import InputError, blame, check_folder, check_output, possible, read, say
+from countsdiff.cli._settings import Answer, ClusterOptions, Layers, Outputs, Training, imputed_entries
 from countsdiff.files import check_same_format, format_of, unfinished
 
 
@@ -143,8 +142,8 @@ def impute(
         adata = read(source)  # before heavy imports: what is no file of cells is said so at once
         from countsdiff.cli import _job
 
-        results = Results(out, save_model, report)
-        record, n_genes = _job.impute(adata, source, model, layers, training, answer, results)
+        outputs = Outputs(out, save_model, report)
+        record, n_genes = _job.impute(adata, source, model, layers, training, answer, outputs)
     if not quiet:
         n_left = adata.n_vars - n_genes
         say(

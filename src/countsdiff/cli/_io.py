@@ -75,7 +75,7 @@ def read(path: Path) -> "AnnData":
 
     from countsdiff.layers import named_layers
     from countsdiff.matrix import check_sparse
-    from countsdiff.store import cause_of, check_stored_sparse, open_store
+    from countsdiff.store.reading import cause_of, check_stored_sparse, open_store
 
     if path.is_dir() and path.suffix == ".zarr":
         with blame(path):
@@ -181,7 +181,7 @@ def write(adata: "AnnData", path: Path) -> None:
     """
     from anndata.io import write_elem
 
-    from countsdiff.store import hdf5_file
+    from countsdiff.store.hdf5 import hdf5_file
 
     adata.strings_to_categoricals()  # as write_h5ad does, which opens files itself
     with blame(path), atomic(path) as temporary, hdf5_file(temporary, "w") as file:
@@ -191,6 +191,6 @@ def write(adata: "AnnData", path: Path) -> None:
             del file["raw"]  # an element of a kind that older readers do not know
 
 
-def report(*lines: str | None) -> None:
+def say(*lines: str | None) -> None:
     """Print the lines there are to standard output."""
     print(*(line for line in lines if line is not None), sep="\n")

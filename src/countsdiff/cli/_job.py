@@ -12,7 +12,7 @@ from scipy import sparse
 from countsdiff import CountsDiffImputer, pp
 from countsdiff.apply import Job, apply, load_model, with_missing_as, written
 from countsdiff.cli._io import blame, write
-from countsdiff.cli._settings import Answer, Layers, Results, Training, imputed_entries
+from countsdiff.cli._settings import Answer, Layers, Outputs, Training, imputed_entries
 from countsdiff.cli._training import progress_bar, set_up
 from countsdiff.counts import CellReader, as_row_access, check_counts
 from countsdiff.layers import borrow, check_not_read, default_layer, get_layer
@@ -26,7 +26,7 @@ def impute(
     layers: Layers,
     training: Training,
     answer: Answer,
-    results: Results,
+    outputs: Outputs,
 ) -> tuple[dict[str, Any], int]:
     """Train unless there is a model, impute, and write.
 
@@ -41,18 +41,18 @@ def impute(
     with blame(source):
         if loaded is None:
             names = written(answer.key_added, answer.options)
-            job = train(adata, layers, training, names, for_report=results.report is not None)
+            job = train(adata, layers, training, names, for_report=outputs.report is not None)
         else:
             job = apply(loaded, adata, layer=layers.layer, missing_layer=layers.missing_layer)
         missing = None if layers.missing_layer is None else get_layer(job.work, layers.missing_layer)
         trained = time.perf_counter()
         record = job.impute(answer.key_added, missing=missing, **answer.options)
-    with blame(results.out):
-        write(adata, results.out)
-    if results.save_model is not None:
-        with blame(results.save_model):
-            job.model.save(str(results.save_model))
-    if results.report is not None:
+    with blame(outputs.out):
+        write(adata, outputs.out)
+    if outputs.save_model is not None:
+        with blame(outputs.save_model):
+            job.model.save(str(outputs.save_model))
+    if outputs.report is not None:
         what = f"{imputed_entries(record)} ({answer.options['output']})"
         n_genes = "all" if training.genes is None else f"{len(job.columns):,} of {adata.n_vars:,}, chosen by all counts"
         details = {
@@ -62,8 +62,8 @@ def impute(
             "seed of training": str(training.seed),
             "training took": f"{trained - start:.0f} s",
         }
-        with blame(results.report):
-            job.model.report(results.report, held_out=job.held_out, details=details, seed=training.seed)
+        with blame(outputs.report):
+            job.model.report(outputs.report, held_out=job.held_out, details=details, seed=training.seed)
     return record, len(job.columns)
 
 

@@ -68,7 +68,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Results:
+class Outputs:
     """Paths to write to.
 
     Attributes

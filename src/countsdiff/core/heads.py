@@ -63,7 +63,7 @@ class Head(nn.Module):
 
     takes_estimate = False  # whether it starts from Entries.start(), and so from an estimate if there is one
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # without arguments, where nn.Module takes any
         super().__init__()
 
     def forward(self, shift: Tensor, shape_shift: Tensor, entries: Entries, calibration: Calibration) -> Intensity:

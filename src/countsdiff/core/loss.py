@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from countsdiff.arguments import check_choice
 from countsdiff.core.schedule import ScheduleValue, Spacing, SurvivalSchedule
 
 LossWeight = Callable[[ScheduleValue], Tensor]
@@ -89,8 +90,7 @@ class TimeSampler:
         get_weight(self.weight)  # an unknown name is an error here, not in the first minibatch
         if not 0.0 <= self.share_empty <= 1.0:
             raise ValueError(f"share_empty is a share, in [0, 1]; got {self.share_empty}.")
-        if self.spacing not in get_args(Spacing):
-            raise ValueError(f"Unknown spacing {self.spacing!r}; choose one of {', '.join(get_args(Spacing))}.")
+        check_choice(get_args(Spacing), spacing=self.spacing)
 
     def __call__(
         self, n_obs: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"

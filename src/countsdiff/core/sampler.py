@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from countsdiff.arguments import check_whole
+from countsdiff.arguments import check_choice, check_whole
 from countsdiff.core.count_law import CountLaw
 from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
@@ -62,12 +62,8 @@ class SamplerConfig:
             raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition:g}.")
         check_whole(n_steps=self.n_steps)
         self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
-        for name, value, choices in (
-            ("attrition_kind", self.attrition_kind, get_args(AttritionKind)),
-            ("births", self.births, get_args(BirthRule)),
-        ):
-            if value not in choices:
-                raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(choices)}.")
+        check_choice(get_args(AttritionKind), attrition_kind=self.attrition_kind)
+        check_choice(get_args(BirthRule), births=self.births)
 
     def attrition_between(self, p_t: float, p_s: float) -> float:
         """Share σ of the present molecules that dies in the step from `p_t` to `p_s`."""
@@ -76,9 +72,10 @@ class SamplerConfig:
 
     def survival_grid(self) -> list[float]:
         """Increasing survival probabilities from 0 to 1, ``n_steps + 1`` of them; fewer where steps have no length."""
-        p = self.schedule(self.schedule.time_grid(self.n_steps, self.spacing)).p
         if self.spacing == "p":  # whatever times the schedule has for them
             p = torch.linspace(0.0, 1.0, self.n_steps + 1, dtype=torch.float64)
+        else:
+            p = self.schedule(self.schedule.time_grid(self.n_steps, self.spacing)).p
         return sorted({float(v) for v in p})
 
 

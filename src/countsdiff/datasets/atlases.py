@@ -1,4 +1,3 @@
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from countsdiff.download import cache_dir, download
+from countsdiff.files import digest
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,8 +80,7 @@ class Atlas:
         import h5py
 
         if self.sha256 is not None:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = digest(path)
             if found != self.sha256:
                 raise ValueError(
                     f"{self.url} has the SHA-256 checksum {found}, not {self.sha256}: the download was damaged, or the "

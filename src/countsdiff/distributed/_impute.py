@@ -15,7 +15,9 @@ from countsdiff.distributed._chunk import Matrices, answer, close_store, is_answ
 from countsdiff.distributed._plan import Plan
 from countsdiff.files import atomic, check_same_format, format_of, hidden_prefix, unfinished
 from countsdiff.layers import check_key
-from countsdiff.store import add_layers, add_record, check_target, copy_store, open_store, replace_store, store_size
+from countsdiff.store import open_store
+from countsdiff.store.layers import add_layers, add_record
+from countsdiff.store.whole import check_target, copy_store, replace_store, store_size
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -1,6 +1,5 @@
 """CIFAR-10 from its original files: Python 2 pickles, of which nothing but arrays, bytes and containers is believed."""
 
-import hashlib
 import pickle
 import tarfile
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from countsdiff.download import cache_dir, download
+from countsdiff.files import digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
@@ -123,8 +123,7 @@ def fetch() -> Path:
 
 def check_md5(path: Path, expected: str) -> None:
     """Raise ValueError if a file has another checksum than the one expected."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+    found = digest(path, "md5")
     if found != expected:
         raise ValueError(
             f"{path}: its MD5 checksum is {found}, that of the file published is {expected}; it is damaged or another "

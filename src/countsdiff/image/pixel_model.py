@@ -1,10 +1,8 @@
 """A trained model of images: it generates, fills in and denoises."""
 
-import json
-import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
@@ -13,23 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from countsdiff.core.denoiser import Denoiser, with_current_names
+from countsdiff.arguments import check_choice
+from countsdiff.core.denoiser import Denoiser
 from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
+from countsdiff.image._files import Categories, Parts, Shape, read, write
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST, check_codes
-from countsdiff.image.model import build_denoiser
 from countsdiff.image.sampling import Output, SamplerOptions, mean_lost, prepared
-from countsdiff.model_files import believing, check_weights, read_weights, replacing, write_weights
-from countsdiff.nn import LinearEstimate
 
 Pixels = NDArray[np.uint8]
 Method = Literal["conditional", "repaint"]
-
-
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -50,15 +44,12 @@ class PixelModel:
 
     denoiser: Denoiser
     config: ImageConfig
-    shape: tuple[int, int, int]
-    categories: tuple[tuple[str, ...], ...]
+    shape: Shape
+    categories: Categories
 
     def save(self, folder: str | Path) -> None:
         """Write weights (``model.safetensors``) and settings (``config.json``), both or neither."""
-        record = {"config": self.config.to_dict(), "shape": self.shape, "categories": self.categories}
-        with replacing(Path(folder), last=_CONFIG) as new:
-            write_weights(self.denoiser, new / _WEIGHTS)
-            (new / _CONFIG).write_text(json.dumps(record, indent=2) + "\n")
+        write(Path(folder), Parts(self.denoiser, self.config, self.shape, self.categories))
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "PixelModel":
@@ -71,23 +62,8 @@ class PixelModel:
         countsdiff.model_files.ModelFileError
             If a file is not whole, or the weights are not those of the model that ``config.json`` describes.
         """
-        folder = Path(folder)
-        if not (folder / _WEIGHTS).is_file() or not (folder / _CONFIG).is_file():
-            raise FileNotFoundError(f"{folder}: there is no trained model ({_WEIGHTS}, {_CONFIG}) in this folder.")
-        state = with_current_names(read_weights(folder / _WEIGHTS))
-        with believing(folder / _CONFIG):
-            record = json.loads((folder / _CONFIG).read_text())
-            config, shape = ImageConfig.from_dict(record["config"]), tuple(record["shape"])
-            categories = tuple(map(tuple, record["categories"]))
-            if config.depth * len(config.widths) > len(state):
-                raise ValueError(f"it describes a network of depth {config.depth}, more than there are weights")
-            # shapes before memory: numbers in a file may ask for any amount of it, those of the weights are there
-            with torch.device("meta"):
-                outline = _untrained(config, shape, categories)
-        check_weights(state, outline, folder / _WEIGHTS)
-        denoiser = _untrained(config, shape, categories)
-        denoiser.load_state_dict(state)
-        return cls(denoiser.to(device).eval(), config, shape, categories)
+        parts = read(Path(folder))
+        return cls(parts.denoiser.to(device).eval(), parts.config, parts.shape, parts.categories)
 
     def sample(
         self,
@@ -166,8 +142,8 @@ class PixelModel:
             If the shapes do not fit, `output` or `method` is unknown, or a mean is asked of RePaint.
         """
         self._check(pixels)
-        _check_choice("output", output, Output)
-        _check_choice("method", method, Method)
+        check_choice(get_args(Output), output=output)
+        check_choice(get_args(Method), method=method)
         if hidden.shape != (len(pixels), *self.shape[1:]) or hidden.dtype != bool:
             raise ValueError(
                 f"hidden is boolean of shape (n, height, width), {(len(pixels), *self.shape[1:])}; got {hidden.dtype} "
@@ -226,7 +202,7 @@ class PixelModel:
             from pixels (JUMP), which are no photons.
         """
         self._check(thinned)
-        _check_choice("output", output, Output)
+        check_choice(get_args(Output), output=output)
         if not 0.0 <= p < 1.0:
             raise ValueError(f"p is the share of photons that was kept, in [0, 1); got {p:g}.")
         if (scale := self.config.jump_scale) is not None:
@@ -236,12 +212,10 @@ class PixelModel:
             )
         denoiser, config = self._sampler({**options, "attrition": 0.0}, output)
         restored: list[NDArray[Any]] = []
-        start = 0
-        for context, generator in self._batches(thinned, np.ones(thinned.shape, dtype=bool), codes, seed, batch_size):
-            x = torch.zeros_like(context.counts)
-            here = torch.from_numpy(np.ascontiguousarray(thinned[start : start + batch_size])).flatten(1)
-            x[: len(here)] = here.to(x)
-            start += batch_size
+        seen = np.broadcast_to(np.zeros(1, dtype=bool), thinned.shape)
+        for given, generator in self._batches(thinned, seen, codes, seed, batch_size):
+            x = given.counts  # where the path is, rather than what is known of its end
+            context = replace(given, counts=torch.zeros_like(x), known=given.noised, noised=given.known)
             if output == "mean":
                 restored.append(self._to_intensities(x + mean_lost(denoiser, x, p, context)))
             else:
@@ -303,18 +277,6 @@ class PixelModel:
             )
 
 
-def _untrained(config: ImageConfig, shape: tuple[int, int, int], categories: tuple[tuple[str, ...], ...]) -> Denoiser:
-    """The network of a configuration, with places for the weights and statistics of a trained one."""
-    ones = torch.ones(shape[0])
-    estimate = LinearEstimate.unfitted(math.prod(shape)) if config.linear else None
-    return build_denoiser(config, shape, [len(names) for names in categories], ones, ones, estimate)
-
-
 def _joined(batches: list[NDArray[Any]], images: Pixels) -> NDArray[Any]:
     """One after the other, as many as there are images."""
     return np.concatenate(batches)[: len(images)] if batches else np.empty_like(images)
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}.")

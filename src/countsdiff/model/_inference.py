@@ -2,18 +2,19 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
 
+from countsdiff.arguments import check_choice
 from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import AttritionKind, BirthRule, SamplerConfig
 from countsdiff.core.schedule import Spacing
 from countsdiff.model._base import CellModel
 from countsdiff.model.missing import DEEPEN, DENOISE, Missing, resolve_missing
-from countsdiff.model.request import Output, Request, check_output
+from countsdiff.model.request import Output, Request
 
 
 class PredictiveModel(CellModel):
@@ -164,10 +165,10 @@ class PredictiveModel(CellModel):
 
         Examples
         --------
-        >>> model.denoise(output="log_mean")  # layer denoised, for PCA and neighbours
+        >>> model.denoise(output="log_mean")  # layer denoised, best after normalise-and-log
         >>> model.denoise(output="sample", depth=2.0, key_added="replicate")
         """
-        check_output(output)
+        check_choice(get_args(Output), output=output)
         request = Request(output, n_samples, SamplerConfig(), seed, depth, return_std, interval)
         return self._predict(adata, indices, DENOISE, request, guidance_scale, key_added, inplace, batch_size)
 
@@ -255,9 +256,8 @@ class PredictiveModel(CellModel):
         **_others,
     ) -> Request:
         """Check the options of :meth:`impute` and put them together."""
-        if method not in ("conditional", "repaint"):
-            raise ValueError(f"Unknown method {method!r}; choose 'conditional' or 'repaint'.")
-        check_output(output)
+        check_choice(("conditional", "repaint"), method=method)
+        check_choice(get_args(Output), output=output)
         sampler = SamplerConfig(n_steps, spacing, attrition, attrition_kind, births, self.module.times.schedule)
         repaint = RepaintConfig(n_resample, jump) if method == "repaint" else None
         return Request(output, n_samples, sampler, seed, 1.0, return_std, interval, repaint)

@@ -20,8 +20,8 @@ from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import row_keys
 from countsdiff.model._predict import Cells
-from countsdiff.model.hold_out import Entries, check_known, hold_out, scored_rows
-from countsdiff.model.missing import DENOISE, Matrix, Task, resolve_missing
+from countsdiff.model.hold_out import ScoredCells, check_known, hold_out, scored_rows
+from countsdiff.model.missing import DENOISE, MISSING, ZEROS, Matrix, resolve_missing
 from countsdiff.model.request import Request
 from countsdiff.report import (
     FILLED,
@@ -113,7 +113,7 @@ class ReportingModel(CellModel):
         chosen = (
             hold_out(cells.reader, seed) if held_out is None else resolve_missing(held_out, adata, cells.reader).hidden
         )
-        entries = Entries(cells.reader, chosen)
+        entries = ScoredCells(cells.reader, chosen)
         rows = scored_rows(entries.reader, entries.cells)
         checked = self._check_new(adata, entries, rows)
         counts, blank, held = entries(rows)
@@ -153,7 +153,7 @@ class ReportingModel(CellModel):
             page.write_text(render(findings), encoding="utf-8")
         return findings
 
-    def _check_new(self, adata: AnnData, entries: Entries, rows: NDArray[np.intp]) -> bool:
+    def _check_new(self, adata: AnnData, entries: ScoredCells, rows: NDArray[np.intp]) -> bool:
         """Check that no entry to score was trained on, in the model's own data; return whether that says it all.
 
         It does not where the model comes from a reference, which may have seen these cells.
@@ -179,7 +179,7 @@ class ReportingModel(CellModel):
         found: list[list[NDArray]] = []
         cells = replace(some, reader=CellReader(counts, blank | held))
         request = Request("mean", return_std=True, interval=_INTERVAL)
-        for block, matrices, _ in self._answers(cells, Task(None, evidence=False, rewrite="missing"), request):
+        for block, matrices, _ in self._answers(cells, MISSING, request):
             found.append([matrix[held[block]].astype(np.float64) for matrix in matrices])
         mean, std, lower, upper = (np.concatenate(parts) for parts in zip(*found, strict=True))
         rows, columns = np.nonzero(held)
@@ -191,7 +191,7 @@ class ReportingModel(CellModel):
         zero = (counts == 0) & ~blank
         filled = np.zeros(len(counts), dtype=np.intp)
         cells = replace(some, reader=CellReader(counts, blank))
-        for rows, (mean,), _ in self._answers(cells, Task(None, evidence=True, rewrite="zeros"), Request("mean")):
+        for rows, (mean,), _ in self._answers(cells, ZEROS, Request("mean")):
             filled[rows] = (zero[rows] & (mean >= FILLED)).sum(1)
         return zero.sum(1), filled
 

@@ -20,6 +20,7 @@ from countsdiff.core.heads import get_head
 from countsdiff.core.loss import get_weight
 from countsdiff.core.schedule import get_schedule
 from countsdiff.counts import align_genes
+from countsdiff.files import digest
 from countsdiff.model._base import CellModel
 from countsdiff.model._record import FORMAT, Record, Registry, check_record, with_later_weights
 from countsdiff.model_files import (
@@ -29,7 +30,6 @@ from countsdiff.model_files import (
     read_document,
     read_weights,
     replacing,
-    sha256,
     write_document,
     write_weights,
 )
@@ -105,7 +105,7 @@ class SavedModel(CellModel):
                 name = prefix + (_MUDATA if isinstance(self.adata, MuData) else _ANNDATA)
                 self.adata.write(new / name, **anndata_write_kwargs)
             write_weights(self.module, new / (prefix + _WEIGHTS))
-            checksum = sha256(new / (prefix + _WEIGHTS))
+            checksum = digest(new / (prefix + _WEIGHTS))
             write_document({**record, "weights_sha256": checksum}, new / (prefix + _RECORD), FORMAT)
             self._read_record(new, prefix)  # what cannot be read again must not replace what can
 
@@ -253,7 +253,7 @@ class SavedModel(CellModel):
                 raise ValueError(f"it holds a model of the class {name!r}, not {cls.__name__!r}")
             record = check_record(content, cls)
         with believing(weights):
-            if sha256(weights) != record["weights_sha256"]:
+            if digest(weights) != record["weights_sha256"]:
                 raise ValueError(f"it is not the one that {path.name} was written with, or was changed since")
         return record
 

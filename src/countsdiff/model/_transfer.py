@@ -1,27 +1,16 @@
 """A trained model on other data: new batches, other genes, fewer modalities."""
 
-import logging
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
-from numpy.typing import NDArray
-from scipy import sparse
 
-from countsdiff.counts import as_row_access, check_unique, is_on_disk, read_rows
-from countsdiff.layers import get_layer
 from countsdiff.model._base import CellModel
 from countsdiff.model._calibration import adapt
-from countsdiff.model._data import covariate_columns
-
-logger = logging.getLogger("countsdiff")
-
-UNKNOWN = "unknown"  # category of cells of which a covariate is not known
+from countsdiff.model._query import in_order, positions_of, take_variables, unknown_columns, unregistered
 
 
 class TransferableModel(CellModel):
@@ -146,13 +135,13 @@ class TransferableModel(CellModel):
         reference = cls._reference(reference_model)
         args = reference._setup_args()
         names = pd.Index(reference.get_var_names())
-        missing_columns = _missing_columns(adata, args)
-        positions = _positions(adata, names, "The data")
+        missing_columns = unknown_columns(adata, args)
+        positions = positions_of(adata, names, "The data")
         marked = args["missing_layer"] is None or args["missing_layer"] in adata.layers
         reference._warn_without_marks(adata)
-        if _in_order(positions, adata) and not missing_columns and marked:
+        if in_order(positions, adata) and not missing_columns and marked:
             return adata
-        query = _take_variables(adata, names, positions, args["layer"], args["missing_layer"])
+        query = take_variables(adata, names, positions, args["layer"], args["missing_layer"])
         query.obs = query.obs.assign(**missing_columns)
         return query
 
@@ -182,13 +171,13 @@ class TransferableModel(CellModel):
             raise TypeError(f"The reference is a model of MuData; got {type(mdata).__name__}.")
         reference = cls._reference(reference_model)
         args, known = reference._setup_args(), reference.get_var_names()
-        missing_columns = _missing_columns(mdata, args)
+        missing_columns = unknown_columns(mdata, args)
         changed = {}
         for name in [name for name in args["layers"] if name in mdata.mod]:
             table, names = mdata.mod[name], pd.Index(known[name])
-            positions = _positions(table, names, f"mdata[{name!r}]")
-            if not _in_order(positions, table):
-                changed[name] = _take_variables(table, names, positions, args["layers"][name])
+            positions = positions_of(table, names, f"mdata[{name!r}]")
+            if not in_order(positions, table):
+                changed[name] = take_variables(table, names, positions, args["layers"][name])
         if not changed and not missing_columns:
             return mdata
         query = MuData({name: changed.get(name, table) for name, table in mdata.mod.items()})
@@ -196,8 +185,8 @@ class TransferableModel(CellModel):
             query = query[mdata.obs_names].copy()
         for column, values in mdata.obs.assign(**missing_columns).items():
             query.obs[column] = values
-        query.uns.update(_unregistered(mdata.uns))
-        query.obsm.update({key: value for key, value in _unregistered(mdata.obsm).items() if key not in query.obsm})
+        query.uns.update(unregistered(mdata.uns))
+        query.obsm.update({key: value for key, value in unregistered(mdata.obsm).items() if key not in query.obsm})
         return query
 
     @classmethod
@@ -221,88 +210,3 @@ def _check_kinds(query: AnnData | MuData, reference: CellModel) -> None:
                     f"adata.obs[{column!r}] has {category!r}, the reference {twin!r}: make them alike, such as by "
                     f"adata.obs[{column!r}].astype({'str' if isinstance(twin, str) else type(twin).__name__})."
                 )
-
-
-def _missing_columns(adata: AnnData | MuData, setup_args: dict[str, Any]) -> dict[str, Any]:
-    """Registered columns that ``adata.obs`` lacks, with the values of cells of which nothing is known."""
-    missing = {
-        column: value
-        for columns, value in zip(covariate_columns(setup_args), (UNKNOWN, np.nan), strict=True)
-        for column in columns
-        if column not in adata.obs
-    }
-    if missing:
-        warnings.warn(f"adata.obs lacks {list(missing)}: taken for unknown in all cells.", stacklevel=3)
-    return missing
-
-
-def _positions(table: AnnData, names: pd.Index, what: str) -> NDArray[np.intp]:
-    """Where the variables of the reference are in a table, negative where they are not."""
-    check_unique(table.var_names, "gene")
-    positions = table.var_names.get_indexer(names)
-    n_absent = int((positions < 0).sum())
-    if n_absent == len(names):
-        raise ValueError(
-            f"{what} share none of the {len(names)} genes of the reference, such as {str(names[0])!r}; they have "
-            f"genes such as {str(table.var_names[0])!r}. Are they named alike, or cells and genes swapped?"
-        )
-    n_extra = table.n_vars - (len(names) - n_absent)
-    if n_extra > 0:
-        warnings.warn(
-            f"{n_extra} of the {table.n_vars} genes are unknown to the reference, and left out.", stacklevel=3
-        )
-    if n_absent > 0:
-        logger.info("%d of the %d genes of the reference are missing.", n_absent, len(names))
-    return positions
-
-
-def _in_order(positions: NDArray[np.intp], table: AnnData) -> bool:
-    """Whether the variables of a table are those of the reference, in its order."""
-    return len(positions) == table.n_vars and bool((positions == np.arange(table.n_vars)).all())
-
-
-def _take_variables(
-    table: AnnData, names: pd.Index, positions: NDArray[np.intp], layer: str | None, missing_layer: str | None = None
-) -> AnnData:
-    """Counts, and marks of missing ones, of these variables; NaN where absent."""
-    counts = _take_columns(get_layer(table, layer), positions, np.nan)
-    layers = {} if layer is None else {layer: counts}
-    if missing_layer is not None:
-        marks = table.layers.get(missing_layer, sparse.csr_matrix(table.shape, dtype=bool))
-        layers[missing_layer] = _take_columns(marks, positions, 0.0).astype(bool)
-    return AnnData(
-        counts if layer is None else None,
-        obs=table.obs,
-        var=pd.DataFrame(index=names),
-        obsm=dict(table.obsm),
-        uns=_unregistered(table.uns),
-        layers=layers,
-    )
-
-
-def _unregistered(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """What data hold by name, but for their registration, which belongs to them."""
-    return {key: value for key, value in entries.items() if not key.startswith(("_scvi", "_countsdiff"))}
-
-
-def _take_columns(matrix: Any, positions: NDArray[np.intp], absent: float) -> Any:
-    """Columns of a matrix as float32, in memory, filled with `absent` where the position is negative."""
-    there = positions >= 0
-    if is_on_disk(matrix):
-        matrix = read_rows(as_row_access(matrix), np.arange(matrix.shape[0]))
-    if not sparse.issparse(matrix):
-        matrix = np.asarray(matrix)
-        taken = np.full((matrix.shape[0], len(positions)), absent, dtype=np.float32)
-        taken[:, there] = matrix[:, positions[there]]
-        return taken
-    found = sparse.csr_matrix(as_row_access(matrix)[:, positions[there]], dtype=np.float32)
-    if there.all():
-        return found
-    n_obs, n_absent = matrix.shape[0], int((~there).sum())
-    filled = sparse.csr_matrix((n_obs, n_absent), dtype=np.float32)
-    if absent != 0.0:  # every entry stored
-        rows = np.arange(n_obs + 1, dtype=np.int64) * n_absent
-        columns = np.tile(np.arange(n_absent, dtype=np.int32), n_obs)
-        filled = sparse.csr_matrix((np.full(n_obs * n_absent, absent, dtype=np.float32), columns, rows), filled.shape)
-    order = np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))
-    return sparse.hstack([found, filled], format="csr", dtype=np.float32)[:, order]

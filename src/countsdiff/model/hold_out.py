@@ -21,7 +21,7 @@ _STREAM = 0x1E1D  # of the random numbers that choose them
 
 
 @dataclass(frozen=True)
-class Entries:
+class ScoredCells:
     """Cells with all their counts, those held out for the report included.
 
     Parameters

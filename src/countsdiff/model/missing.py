@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from countsdiff.layers import named_layers
 RULES = ("zeros", "all", "label_zeros")
 Matrix: TypeAlias = NDArray[Any] | pd.DataFrame | sparse.spmatrix | sparse.sparray
 Missing: TypeAlias = str | Matrix | Mapping[str, Matrix] | None  # a rule, a layer, or entries; of MuData by modality
+
+
+Rewrite = Literal["missing", "zeros", "all"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Task:
 
     hidden: object | None
     evidence: bool
-    rewrite: str  # "missing" | "zeros" | "all"
+    rewrite: Rewrite
     adds: bool = False
 
     def rewritten(self, counts: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -90,6 +93,8 @@ class LabelZeros:
         return self.reader.restore((counts == 0) & ~missing & self.detected[self.labels[rows]])
 
 
+MISSING = Task(hidden=None, evidence=False, rewrite="missing")
+ZEROS = Task(hidden=None, evidence=True, rewrite="zeros")
 GENERATE = Task(hidden=None, evidence=False, rewrite="all")
 DENOISE = Task(hidden=None, evidence=True, rewrite="all")
 DEEPEN = Task(hidden=None, evidence=True, rewrite="all", adds=True)
@@ -122,12 +127,10 @@ def resolve_missing(
         If there is no layer of that name.
     """
     if missing is None:
-        if reader.any_missing():
-            return Task(None, evidence=False, rewrite="missing")
-        return resolve_missing("zeros", adata, reader)
+        return MISSING if reader.any_missing() else ZEROS
     if isinstance(missing, str):
         if missing == "zeros":
-            return Task(None, evidence=True, rewrite="zeros")
+            return ZEROS
         if missing == "all":
             return DENOISE
         if missing == "label_zeros":

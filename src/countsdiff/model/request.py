@@ -5,24 +5,12 @@ import numbers
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from countsdiff.arguments import check_seed, check_whole
+from countsdiff.arguments import check_choice, check_seed, check_whole
 from countsdiff.core.repaint import RepaintConfig
 from countsdiff.core.sampler import SamplerConfig
 from countsdiff.model.missing import Task
 
 Output = Literal["mean", "median", "log_mean", "sample"]
-
-
-def check_output(output: str) -> None:
-    """Check that users may ask for `output`.
-
-    Raises
-    ------
-    ValueError
-        If it is unknown.
-    """
-    if output not in get_args(Output):
-        raise ValueError(f"Unknown output {output!r}; choose one of {', '.join(get_args(Output))}.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.output != "rate":
-            check_output(self.output)
+            check_choice(get_args(Output), output=self.output)
         check_whole(1, n_samples=self.n_samples)
         check_seed(self.seed)
         if self.n_samples > 1 and self.output not in ("sample", "rate"):

@@ -8,7 +8,7 @@ from countsdiff.model_files._error import ModelFileError, believing
 from countsdiff.model_files._folder import replacing
 from countsdiff.model_files._types import check_type
 from countsdiff.model_files._values import decode, encode
-from countsdiff.model_files._weights import check_weights, read_weights, sha256, write_weights
+from countsdiff.model_files._weights import check_weights, read_weights, write_weights
 
 __all__ = [
     "FormatVersion",
@@ -21,7 +21,6 @@ __all__ = [
     "read_document",
     "read_weights",
     "replacing",
-    "sha256",
     "write_document",
     "write_weights",
 ]

@@ -1,16 +1,9 @@
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from countsdiff.model_files._error import ModelFileError, believing
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_weights(module: nn.Module, path: Path) -> None:

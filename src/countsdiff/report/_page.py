@@ -64,11 +64,8 @@ def _tiles(findings: Findings) -> str:
             f"of hidden counts within their interval ({findings.calibration.promised:.1%} promised)",
         ),
     ]
-    if findings.labels:
-        filled = sum(label.n_filled for label in findings.labels) / max(
-            sum(label.n_zeros for label in findings.labels), 1
-        )
-        tiles.append((f"{filled:.1%}", "of the zeros are filled when zeros are imputed"))
+    filled = sum(label.n_filled for label in findings.labels) / max(sum(label.n_zeros for label in findings.labels), 1)
+    tiles.append((f"{filled:.1%}", "of the zeros are filled when zeros are imputed"))
     return "".join(f'<div class="tile"><b>{escape(n)}</b><span>{escape(text)}</span></div>' for n, text in tiles)
 
 

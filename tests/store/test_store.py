@@ -9,7 +9,8 @@ import pytest
 import zarr
 from scipy import sparse
 
-from countsdiff.store import add_layers, copy_store
+from countsdiff.store.layers import add_layers
+from countsdiff.store.whole import copy_store
 
 
 @pytest.fixture
