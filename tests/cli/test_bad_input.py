@@ -40,6 +40,10 @@ class TestBadInput:
         refuse(adata, says=["in.h5ad", "adata.X", "'cell7'", "'gene3'", "negative"])
         refuse(adata, "--genes", 5, says=["in.h5ad", "adata.X", "'cell7'", "'gene3'", "negative"])
 
+    def test_names_of_genes_that_repeat(self, refuse, adata):
+        adata.var_names = ["gene0", *adata.var_names[:-1]]
+        refuse(adata, says=["in.h5ad", "The gene name 'gene0' stands more than once"])
+
     def test_normalised_matrix(self, refuse, adata):
         adata.X = np.log1p(adata.X.toarray() / 3)
         refuse(adata, says=["in.h5ad", "normalised"])

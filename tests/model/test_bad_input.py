@@ -116,6 +116,34 @@ def test_marks_that_mark_nothing(trained, make_adata):
         np.testing.assert_array_equal(trained.impute(adata, missing="hidden", inplace=False), adata.X.toarray())
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"missing": np.zeros((5, 5), dtype=bool)},
+        {"missing": "nowhere"},
+        {"indices": [10**6]},
+        {"batch_size": -1},
+        {"guidance_scale": np.nan},
+        {"output": "sample", "attrition": "x"},
+        {},
+    ],
+)
+def test_data_that_nobody_set_up_stay_as_they_are(trained, make_adata, wrong):
+    adata = make_adata(seed=4)
+    before = adata.copy()
+    if wrong:
+        with pytest.raises((ValueError, KeyError, IndexError)):
+            trained.impute(adata, **wrong)
+    else:
+        trained.impute(adata, inplace=False)
+        trained.denoise(adata, inplace=False)
+    assert list(adata.obs) == list(before.obs)
+    assert not adata.uns
+    assert not adata.obsm
+    assert list(adata.layers) == list(before.layers)
+    np.testing.assert_array_equal(adata.X.toarray(), before.X.toarray())
+
+
 def test_genes_that_a_batch_did_not_measure(make_adata):
     first, second = make_adata(n_obs=400), make_adata(n_obs=200, seed=1)[:, 4:].copy()
     second.obs_names = [f"other{i}" for i in range(200)]

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from countsdiff import CountsDiffImputer
 from countsdiff.counts import CellReader, check_boolean, is_on_disk, read_rows
+from countsdiff.model import _loading
 from countsdiff.model._loading import _BLOCK, BlockLoader, CellsInOrder
 from countsdiff.store import open_store
 
@@ -48,8 +49,9 @@ def test_other_matrices_are_in_memory(stores):
     assert not any(is_on_disk(stores["memory"].layers[layer]) for layer in ("counts", "dense"))
 
 
-@pytest.fixture
-def loader(stores):
+@pytest.fixture(params=[20, 128], ids=["pools", "one pool"])
+def loader(stores, request, monkeypatch):
+    monkeypatch.setattr(_loading, "_POOL", request.param)
     adata = stores["h5ad"]
     CountsDiffImputer.setup_anndata(adata, layer="counts", missing_layer="hidden", labels_key="kind")
     manager = CountsDiffImputer(adata).adata_manager
@@ -82,13 +84,19 @@ def test_minibatches_larger_than_the_data(stores):
     assert [len(b["X"]) for b in BlockLoader(manager, np.arange(N_OBS), 10_000)] == [N_OBS]
 
 
-def test_training_does_not_depend_on_the_kind_of_store(stores, train):
+@pytest.mark.parametrize("pool", [4, 128])
+def test_training_does_not_depend_on_the_kind_of_store(stores, train, pool, monkeypatch):
+    monkeypatch.setattr(_loading, "_POOL", pool)
+    kinds = [("h5ad", "counts", "hidden"), ("zarr", "dense", "dense hidden")]
+    if pool == 128:  # has room for all cells, which then come in the order that they have in memory
+        kinds.append(("memory", "counts", "hidden"))
     results = []
-    for kind, layer, missing in (("h5ad", "counts", "hidden"), ("zarr", "dense", "dense hidden")):
+    for kind, layer, missing in kinds:
         model = train(stores[kind], max_steps=110, layer=layer, missing_layer=missing, labels_key="kind")
         results.append((model.impute(inplace=False), model.history["validation_loss"].to_numpy()))
-    for first, second in zip(*results, strict=True):
-        np.testing.assert_array_equal(first, second)
+    for first, *others in zip(*results, strict=True):
+        for other in others:
+            np.testing.assert_array_equal(first, other)
 
 
 def test_cells_are_read_in_the_order_asked_for(stores):

@@ -1,7 +1,7 @@
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-from countsdiff.model._steps import _Steps
+from countsdiff.model._loading import Steps
 
 
 class Cells(Dataset):
@@ -26,7 +26,7 @@ def test_cells_come_in_the_order_of_torchs_own_loader():
     shuffled = BatchSampler(RandomSampler(Cells()), batch_size=4, drop_last=False)
     expected = orders(DataLoader(Cells(), batch_size=None, sampler=shuffled))
     assert (
-        orders(DataLoader(Cells(), batch_size=None, sampler=_Steps(10, 4, 1), generator=torch.Generator())) == expected
+        orders(DataLoader(Cells(), batch_size=None, sampler=Steps(10, 4, 1), generator=torch.Generator())) == expected
     )
     first, second = expected
     assert first != second
@@ -34,7 +34,7 @@ def test_cells_come_in_the_order_of_torchs_own_loader():
 
 def test_passes_share_the_cells_of_a_step():
     torch.manual_seed(3)
-    steps = _Steps(10, 4, 3)
+    steps = Steps(10, 4, 3)
     minibatches = list(steps)
     assert [len(cells) for cells in minibatches] == [4, 1, 1, 4, 1, 1, 2, 1, 1]
     assert len(steps) == len(minibatches)

@@ -176,7 +176,7 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_model_as_it_was(m
 
 
 @pytest.mark.parametrize("end", [RuntimeError, KeyboardInterrupt])
-def test_a_training_cut_short_leaves_a_trained_model_as_it_was(make_adata, train, end):
+def test_a_training_cut_short_leaves_a_trained_model_as_it_was(make_adata, train, end, capsys):
     class Stop(pl.Callback):
         def on_train_batch_end(self, *_):
             raise end("enough")
@@ -188,6 +188,7 @@ def test_a_training_cut_short_leaves_a_trained_model_as_it_was(make_adata, train
     with pytest.raises(end):
         model.train(10, callbacks=Stop(), enable_progress_bar=False, accelerator="cpu")
     assert signal.getsignal(signal.SIGINT) == heard  # the next Ctrl-C counts, too
+    assert "NameError" not in capsys.readouterr().out
     np.testing.assert_array_equal(model.impute(adata, missing="all", inplace=False), before)
 
 

@@ -1,5 +1,6 @@
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse, stats
 
@@ -98,6 +99,15 @@ def test_mar_depends_on_ranks_and_the_seed_alone():
     assert (mar(x, 30, 0.3, seed=4) != mar(x, 30, 0.3, seed=5)).any()
     assert mar(x, 30, 1.0).all()
     assert not mar(x, 30, 0.0).any()
+
+
+def test_mar_by_categories():
+    names = np.array(["b", "a", "c", "a"] * 25)
+    expected = mar(np.array([1, 0, 2, 0] * 25), 7, 0.3, seed=1)
+    for form in (names, names.astype(object), pd.Series(names), pd.Categorical(names), names.tolist()):
+        np.testing.assert_array_equal(mar(form, 7, 0.3, seed=1), expected)
+    with pytest.raises(ValueError, match="holds nan for cell 1"):
+        mar(["a", None, "b"], 7, 0.3)
 
 
 def test_mar_is_independent_of_values_given_the_covariate_only():

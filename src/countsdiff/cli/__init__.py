@@ -63,6 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* names are not unique")  # an error in a moment, or no matter
             status = app(arguments, standalone_mode=False)
     except (InputError, _UsageError) as error:
         message = error.format_message() if isinstance(error, _UsageError) else str(error)

@@ -1,5 +1,7 @@
 """``countsdiff impute`` on data that stay on disk. Heavy: import in handlers."""
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +100,9 @@ def _cluster(cluster: ClusterOptions) -> "Iterator[Client | None]":
         from distributed import Client
     except ImportError:
         raise InputError("Several workers need Dask: pip install 'countsdiff[distributed]'.") from None
+    # what Dask has to say of workers that end is no news, here and in them; what goes wrong comes as an exception
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
     try:
         client = Client(scheduler, timeout=30) if workers is None else distributed.local_client(workers)
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,9 +100,7 @@ def read(path: Path) -> "AnnData":
             for group in [file.get("X"), *file.get("layers", {}).values()]:
                 if isinstance(group, h5py.Group):
                     check_stored_sparse(group)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".* names are not unique")  # an error in a moment, or no matter
-            adata = anndata.read_h5ad(path)
+        adata = anndata.read_h5ad(path)
         for matrix in (adata.X, *named_layers(adata).values()):
             if sparse.issparse(matrix):
                 check_sparse(matrix)

@@ -1,6 +1,7 @@
 """The reverse process: from nothing to counts, by births."""
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -58,8 +59,8 @@ class SamplerConfig:
     schedule: SurvivalSchedule = CosineSchedule()
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.attrition <= 1.0:
-            raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition:g}.")
+        if not (isinstance(self.attrition, numbers.Real) and 0.0 <= self.attrition <= 1.0):
+            raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition!r}.")
         check_whole(n_steps=self.n_steps)
         self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
         check_choice(get_args(AttritionKind), attrition_kind=self.attrition_kind)

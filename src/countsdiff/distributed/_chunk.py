@@ -49,7 +49,15 @@ class Files:
 
     @classmethod
     def of(cls, path: Path, pattern: str = "*") -> "Files":
-        """Look at the files as they are now."""
+        """Look at the files as they are now.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        if not path.exists():
+            raise ValueError(f"{path}: there is no such file or folder.")
         files = sorted(path.rglob(pattern)) if path.is_dir() else [path]
         stats = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return cls(str(path.absolute()), pattern, hashlib.sha256(json.dumps(stats).encode()).hexdigest())
@@ -117,7 +125,6 @@ class Rows:
         missing = self.missing or sparse.csr_matrix(job.work.shape, dtype=bool)
         with _quiet():
             record = job.impute(self.key_added, missing=missing, **self.options)
-        job.model._forget(job.work)
         return {name: self._packed(adata.layers[name]) for name in record["layers"]}, record
 
     def _packed(self, matrix: Any) -> Any:

@@ -4,6 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
 
 from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
@@ -34,6 +36,7 @@ from countsdiff.model.write import Collector, collect
 
 logger = logging.getLogger("countsdiff")
 
+_UUID = "_scvi_uuid"  # of data that are registered
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
 _COVARIATES = (
@@ -164,15 +167,10 @@ class CellModel(CovariateModel):
             return CellsInOrder(self.adata_manager, cells, settings.batch_size)
         return self._make_data_loader(self.adata, indices=cells, batch_size=settings.batch_size)
 
-    def _forget(self, adata: AnnData) -> None:
-        """Let go of data that were predicted: scvi-tools holds on to all that a model ever saw."""
-        manager = self.get_anndata_manager(adata, required=True)
-        del self._per_instance_manager_store[self.id][manager.adata_uuid]
-
     @classmethod
     def _release(cls, adata: AnnData) -> None:
         """Let go of data that were set up, and of all that their models registered."""
-        uuid = adata.uns["_scvi_uuid"]
+        uuid = adata.uns[_UUID]
         cls._setup_adata_manager_store.pop(uuid, None)
         for model, managers in list(cls._per_instance_manager_store.items()):
             if managers.pop(uuid, None) is not None and not managers:
@@ -208,21 +206,40 @@ class CellModel(CovariateModel):
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
         self._code_covariates(adata)
-        own = self._adata
-        adata = self._validate_anndata(adata)
-        self._adata = own  # scvi-tools has a model without data take the first that it predicts for its own
-        manager = self.get_anndata_manager(adata, required=True)
-        tensors = {}
-        for key in _COVARIATES:
-            if key in manager.data_registry:
-                tensors[key] = as_tensor(key, manager.get_from_registry(key))
-        if adata is not own or self.starts_from_reference_:
+        with self._registered(adata) as manager:
+            tensors = {
+                key: as_tensor(key, manager.get_from_registry(key))
+                for key in _COVARIATES
+                if key in manager.data_registry
+            }
+        if adata is not self._adata or self.starts_from_reference_:
             self._warn_of_far_covariates(adata)
         categories, continuous = self.module.covariates(tensors)
         has_labels = self._setup_args().get("labels_key") is not None
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
         reader = replace(self._reader(adata), columns=columns)
         return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
+
+    @contextmanager
+    def _registered(self, adata: AnnData | MuData) -> Iterator[AnnDataManager]:
+        """Have data registered as those of the model are; those that nobody set up stay as they are.
+
+        scvi-tools would leave its columns in them, and hold on to all that a model ever saw.
+        """
+        places = ("obs", "obsm", "uns")
+        before = {place: set(getattr(adata, place)) for place in places}
+        own = self._adata
+        try:
+            with _without_notices():
+                self._validate_anndata(adata)
+            yield self.get_anndata_manager(adata, required=True)
+        finally:
+            self._adata = own  # a model without data takes the first that it predicts for its own
+            if _UUID not in before["uns"] and _UUID in adata.uns:
+                self._release(adata)
+                for place in places:
+                    for name in set(getattr(adata, place)) - before[place]:
+                        del getattr(adata, place)[name]
 
     def _reader(self, adata: AnnData | MuData) -> CellReader:
         """Counts of registered data, in the order they have."""
@@ -267,3 +284,15 @@ class CellModel(CovariateModel):
         """What scvi-tools registered of a field."""
         state: dict[str, Any] = self.registry_["field_registries"][key]["state_registry"]
         return state
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Without what scvi-tools has to say of data that it sees for the first time."""
+    log = logging.getLogger("scvi")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from countsdiff.counts import dense_rows, is_on_disk
 from countsdiff.model._data import KEYS
@@ -60,11 +61,32 @@ class CellsInOrder:
             yield self._cells(self._indices[start : start + self._batch_size])
 
 
+class Steps(Sampler[list[int]]):
+    """All cells in a random order, a step's at a time; only the first of several passes needs them read."""
+
+    def __init__(self, n_cells: int, step_size: int, n_passes: int):
+        self._n_cells, self._step_size, self._n_passes = n_cells, step_size, n_passes
+
+    def __len__(self) -> int:
+        return -(-self._n_cells // self._step_size) * self._n_passes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # the second of two numbers: the first is the one that scvi-tools' loader takes, whose order this is
+        _, seed = (int(torch.empty((), dtype=torch.int64).random_()) for _ in range(2))
+        order = torch.randperm(self._n_cells, generator=torch.Generator().manual_seed(seed)).tolist()
+        for start in range(0, self._n_cells, self._step_size):
+            cells = order[start : start + self._step_size]
+            yield cells
+            for _ in range(self._n_passes - 1):
+                yield cells[:1]
+
+
 class BlockLoader:
     """Minibatches of cells whose matrices are on disk.
 
     Neighbours are read together, and every minibatch is drawn from a pool of many such blocks: files are often sorted
-    by sample, and a minibatch must not be of one sample.
+    by sample, and a minibatch must not be of one sample. Cells that fit into one pool come in the order that they have
+    in memory.
 
     Parameters
     ----------
@@ -81,22 +103,31 @@ class BlockLoader:
 
     def __init__(self, manager: AnnDataManager, indices: NDArray[np.intp], batch_size: int, n_passes: int = 1):
         self._cells = _Cells(manager)
-        self._blocks = np.array_split(np.sort(indices), max(1, math.ceil(len(indices) / _BLOCK)))
+        self._indices = np.sort(indices)
         self._batch_size = batch_size
         self._n_passes = n_passes
-        self._n_obs = len(indices)
+        self._steps = Steps(len(indices), batch_size, n_passes)
+        self._n_pool = max(_POOL, 2 * batch_size // _BLOCK)
 
     def __len__(self) -> int:
-        return math.ceil(self._n_obs / self._batch_size) * self._n_passes
+        return len(self._steps)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        if len(self._indices) > self._n_pool * _BLOCK:
+            yield from self._from_pools()
+            return
+        tensors = self._cells(self._indices)
+        for cells in self._steps:
+            yield {key: value[cells] for key, value in tensors.items()}
+
+    def _from_pools(self) -> Iterator[dict[str, Tensor]]:
+        blocks = np.array_split(self._indices, math.ceil(len(self._indices) / _BLOCK))
         rng = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
-        order = rng.permutation(len(self._blocks))
+        order = rng.permutation(len(blocks))
         rest = np.empty(0, dtype=np.intp)
-        n_pool = max(_POOL, 2 * self._batch_size // _BLOCK)
-        for start in range(0, len(order), n_pool):
-            pool = np.concatenate([rest, *(self._blocks[i] for i in order[start : start + n_pool])])
-            is_last = start + n_pool >= len(order)
+        for start in range(0, len(order), self._n_pool):
+            pool = np.concatenate([rest, *(blocks[i] for i in order[start : start + self._n_pool])])
+            is_last = start + self._n_pool >= len(order)
             # what does not fill a minibatch waits for the next pool
             n_now = len(pool) if is_last else len(pool) - len(pool) % self._batch_size
             pool = rng.permutation(pool)

@@ -1,14 +1,13 @@
 """Which cells every step of training sees."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from scvi import settings
 from scvi.dataloaders import DataSplitter
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from countsdiff.model._loading import BlockLoader, CellsInOrder, on_disk
+from countsdiff.model._loading import BlockLoader, CellsInOrder, Steps, on_disk
 
 
 class StepSplitter(DataSplitter):
@@ -36,7 +35,7 @@ class StepSplitter(DataSplitter):
         return DataLoader(
             self.adata_manager.create_torch_dataset(indices=self.train_idx),
             batch_size=None,
-            sampler=_Steps(len(self.train_idx), step_size, self._n_passes),
+            sampler=Steps(len(self.train_idx), step_size, self._n_passes),
             num_workers=settings.dl_num_workers,
             persistent_workers=settings.dl_persistent_workers,
             generator=torch.Generator(),  # the loader draws numbers when it pleases; the order of cells is torch's own
@@ -49,23 +48,3 @@ class StepSplitter(DataSplitter):
             return loader
         kept: Any = list(CellsInOrder(self.adata_manager, self.val_idx, self.data_loader_kwargs["batch_size"]))
         return DataLoader(kept, batch_size=None)  # Lightning takes a list for several loaders
-
-
-class _Steps(Sampler[list[int]]):
-    """All cells in a random order, a step's at a time; only the first of several passes needs them read."""
-
-    def __init__(self, n_cells: int, step_size: int, n_passes: int):
-        self._n_cells, self._step_size, self._n_passes = n_cells, step_size, n_passes
-
-    def __len__(self) -> int:
-        return -(-self._n_cells // self._step_size) * self._n_passes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        # the second of two numbers: the first is the one that scvi-tools' loader takes, whose order this is
-        _, seed = (int(torch.empty((), dtype=torch.int64).random_()) for _ in range(2))
-        order = torch.randperm(self._n_cells, generator=torch.Generator().manual_seed(seed)).tolist()
-        for start in range(0, self._n_cells, self._step_size):
-            cells = order[start : start + self._step_size]
-            yield cells
-            for _ in range(self._n_passes - 1):
-                yield cells[:1]

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
+from scvi.train import TrainRunner
 
 from countsdiff.arguments import check_seed, check_whole, plain
 from countsdiff.checkpoint import stopping_as_told
@@ -115,16 +117,7 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
         )
         trainer_kwargs = {name: plain(value) for name, value in trainer_kwargs.items()}
         _check_arguments(max_steps, batch_size, lr, weight_decay, share_hidden, validation_size, trainer_kwargs)
-        if self.adata is None:
-            raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
-        modalities = self._modalities()
-        if modalities is not None:
-            join_tables(self.adata, modalities, self._setup_args()["layers"])  # which may have been changed
-        elif list(self.adata.var_names) != list(self.get_var_names()):
-            raise ValueError("The genes of model.adata are not those it was made with; make a new model of these data.")
-        elif not on_disk(self.adata_manager):
-            check_counts(self.adata, self._layer())  # which may have been normalised since
-        self._code_covariates(self.adata)
+        self._check_own_data()
         n_obs = self.adata.n_obs
         if lr is None:
             lr = 5e-4 if self.starts_from_reference_ else 2e-3
@@ -185,6 +178,19 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             calibrate(self.module, known, held_out, seed, share_hidden)
             self.share_hidden_, self.learned_from_data_ = share_hidden, True
 
+    def _check_own_data(self) -> None:
+        """Check the data that the model was made with, which may have been changed since."""
+        if self.adata is None:
+            raise ValueError("The model was loaded without data; give load(..., adata) the data to train on.")
+        modalities = self._modalities()
+        if modalities is not None:
+            join_tables(self.adata, modalities, self._setup_args()["layers"])
+        elif list(self.adata.var_names) != list(self.get_var_names()):
+            raise ValueError("The genes of model.adata are not those it was made with; make a new model of these data.")
+        elif not on_disk(self.adata_manager):
+            check_counts(self.adata, self._layer())
+        self._code_covariates(self.adata)
+
     @contextmanager
     def _or_as_before(self) -> Iterator[None]:
         """Put the model back into its present state if anything fails, or somebody interrupts it."""
@@ -237,7 +243,7 @@ def _listed(callbacks: Any) -> list[Any]:
 
 @contextmanager
 def _without_notices() -> Iterator[None]:
-    """Keep to themselves what Lightning has to say of its own affairs, and nobody can act upon."""
+    """Keep to themselves what Lightning and scvi-tools say of their own affairs, and nobody can act upon."""
 
     def is_news(record: logging.LogRecord) -> bool:
         message = record.getMessage()  # "epochs" are pieces of a training, and their end is no news
@@ -245,6 +251,8 @@ def _without_notices() -> Iterator[None]:
 
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     log.addFilter(is_news)
+    runner: Any = sys.modules[TrainRunner.__module__]
+    runner.print = lambda *_: None  # scvi-tools announces whatever is raised as a "NameError", before it comes
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found .* in eval mode")  # the averaged weights stay in it
@@ -252,6 +260,7 @@ def _without_notices() -> Iterator[None]:
             yield
     finally:
         log.removeFilter(is_news)
+        del runner.print
 
 
 def _trainer_settings(

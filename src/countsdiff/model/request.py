@@ -60,8 +60,8 @@ class Request:
             raise ValueError(
                 "method='repaint' draws samples and nothing else; choose output='sample', or average draws."
             )
-        if not 0.0 < self.depth < math.inf:
-            raise ValueError(f"depth must be positive and finite; got {self.depth}.")
+        if not (isinstance(self.depth, numbers.Real) and 0.0 < self.depth < math.inf):
+            raise ValueError(f"depth must be positive and finite; got {self.depth!r}.")
 
     def check_task(self, task: Task) -> None:
         """Check that RePaint has something to overwrite: where every entry was seen, draws are independent.

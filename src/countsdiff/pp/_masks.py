@@ -1,6 +1,7 @@
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
@@ -60,8 +61,8 @@ def mar(covariate: Any, n_vars: int, share: float, *, seed: int = 0) -> NDArray[
     Parameters
     ----------
     covariate
-        A number for each cell, shape ``(n_obs,)``, that stays visible: batch or age, say. The depth of cells is none
-        if it sums counts that get hidden.
+        A number or a category for each cell, shape ``(n_obs,)``, that stays visible: age or batch, say. The depth of
+        cells is none if it sums counts that get hidden. Categories are taken in alphabetical order.
     n_vars
         Number of genes.
     share
@@ -84,7 +85,11 @@ def mar(covariate: Any, n_vars: int, share: float, *, seed: int = 0) -> NDArray[
     Rubin (1976), Inference and missing data, Biometrika 63, 581-592.
     """
     check_share(share)
-    values = np.asarray(covariate, dtype=np.float64)
+    values = np.asarray(covariate)
+    if values.ndim == 1 and values.dtype.kind not in "biuf":
+        codes, _ = pd.factorize(values, sort=True)
+        values = np.where(codes < 0, np.nan, codes)
+    values = values.astype(np.float64)
     if values.ndim != 1:
         raise ValueError(f"covariate has shape {values.shape}; pass one number for each cell, shape (n_obs,)")
     wrong = np.flatnonzero(~np.isfinite(values))
