@@ -166,16 +166,19 @@ class CountsDiffImputer(
                 ) from error
 
     def _warn_of_absent_genes(self) -> None:
-        """Warn of genes that a batch does not seem to have measured: their zeros would pass for counts."""
+        """Warn of genes that a batch does not seem to have measured, where their zeros pass for counts."""
         mapping = self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
         if len(mapping) < 2:
             return
         batches = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        for batch, genes in absent_genes(self._reader(self.adata), batches).items():
+        found = absent_genes(self._reader(self.adata), batches)
+        if found:
+            batch, genes = max(found.items(), key=lambda item: len(item[1]))
+            others = f" (and {len(found) - 1} other batches lack some)" if len(found) > 1 else ""
             warnings.warn(
                 f"{len(genes)} genes, such as {self.get_var_names(True)[genes[0]]!r}, have no count in batch "
-                f"{mapping[batch]!r}, and many in others. If they were not measured there, their zeros are no counts: "
-                "join tables by anndata.concat(..., join='outer', fill_value=numpy.nan).",
+                f"{mapping[batch]!r}, and many in others{others}. If they were not measured there, their zeros are no "
+                "counts: join tables by anndata.concat(..., join='outer', fill_value=numpy.nan).",
                 stacklevel=3,
             )
 

@@ -121,19 +121,24 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
 def absent_genes(reader: CellReader, batches: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
     """Genes without a count in a batch, by the batch's code, where other batches let expect a hundred and more.
 
-    That is what tables look like that were joined with zeros for the genes that one of them did not have.
+    That is what tables look like that were joined with zeros for the genes that one of them did not have. Of fewer than
+    a hundredth of the genes nothing is said: donors lack those of the other sex.
     """
     rows = _spread(reader, _MAX_CELLS)
-    totals, n_observed = np.zeros((2, batches.max() + 1, reader.counts.shape[1]))
+    totals, n_observed = np.zeros((2, batches.max() + 1, reader.counts.shape[1]), dtype=np.float32)
     for chunk in reader.chunks(rows):
         counts, missing = reader(chunk)
         for batch in np.unique(batches[chunk]):
             own = batches[chunk] == batch
-            totals[batch] += counts[own].sum(0, dtype=np.float64)
+            totals[batch] += counts[own].sum(0)
             n_observed[batch] += (~missing[own]).sum(0)
-    rate = (totals.sum(0) - totals) / np.maximum(n_observed.sum(0) - n_observed, 1.0)  # of all other batches
-    absent = (totals == 0.0) & (n_observed * rate >= _COUNTS_TO_MISS)
-    return {int(batch): np.flatnonzero(absent[batch]) for batch in np.flatnonzero(absent.any(axis=1))}
+    found, total, n_in_all = {}, totals.sum(0), n_observed.sum(0)
+    for batch, (counted, n_cells) in enumerate(zip(totals, n_observed, strict=True)):
+        rate = total / np.maximum(n_in_all - n_cells, 1.0)  # in the others, where there is none in this one
+        genes = np.flatnonzero((counted == 0.0) & (n_cells * rate >= _COUNTS_TO_MISS))
+        if len(genes) > 0.01 * len(total):
+            found[batch] = genes
+    return found
 
 
 def _spread(reader: CellReader, most: int) -> NDArray[np.intp]:

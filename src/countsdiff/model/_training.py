@@ -247,7 +247,7 @@ def _without_notices() -> Iterator[None]:
 
     def is_news(record: logging.LogRecord) -> bool:
         message = record.getMessage()  # "epochs" are pieces of a training, and their end is no news
-        return "litlogger" not in message and not message.startswith("`Trainer.fit` stopped")
+        return "litlogger" not in message and not message.startswith(("`Trainer.fit` stopped", "TPU available"))
 
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     log.addFilter(is_news)
