@@ -113,7 +113,8 @@ def stopping_as_told() -> Iterator[None]:
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        signal.signal(signal.SIGINT, on_interrupt)
+        if on_interrupt is not None:  # a handler that is Python's
+            signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
 
 

@@ -15,7 +15,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
-from countsdiff.layers import get_layer
+from countsdiff.layers import by_name, get_layer
 from countsdiff.matrix import check_sparse, to_dense
 
 SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
@@ -183,6 +183,7 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
     ValueError
         Naming the layer, cell, gene and value of the first offending entry, and what to do.
     """
+    layer = by_name(adata, layer)
     matrix = get_layer(adata, layer)
     where = f"{name}.X" if layer is None else f"{name}.layers[{layer!r}]"
     if isinstance(matrix, np.ma.MaskedArray):

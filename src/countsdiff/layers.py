@@ -83,10 +83,12 @@ def check_key(key_added: str) -> None:
     Raises
     ------
     ValueError
-        If it is empty, has a slash, or is "." or "..".
+        If it is empty, has a slash, or is "." or "..", or "X".
     """
     if not isinstance(key_added, str) or key_added in ("", ".", "..") or "/" in key_added:
         raise ValueError(f"key_added names a layer, without slashes, which part groups in a store; got {key_added!r}.")
+    if key_added == "X":
+        raise ValueError("key_added names a layer, and 'X' is the name of adata.X; choose another one.")
 
 
 def check_not_read(names: Iterable[str], read: Iterable[str | None]) -> None:

@@ -1,6 +1,9 @@
 """Bad input is refused in one sentence that names the place, and left as it was; odd but legal input works."""
 
+import gc
 import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import anndata as ad
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from scipy import sparse
 
 from countsdiff import CountsDiffImputer
+from countsdiff.model._data import CategoryField
 
 
 @pytest.mark.parametrize("as_sparse", [False, True])
@@ -144,6 +148,61 @@ def test_data_that_nobody_set_up_stay_as_they_are(trained, make_adata, wrong):
     np.testing.assert_array_equal(adata.X.toarray(), before.X.toarray())
 
 
+def test_copies_of_data_that_were_set_up_stay_as_they_are(make_adata, train):
+    adata = make_adata()
+    model = train(adata, max_steps=3, labels_key="kind")
+    managers = model._per_instance_manager_store[model.id]
+    n_before = len(managers)
+    copy = adata.copy()
+    uns, obs = dict(copy.uns), list(copy.obs)
+    for _ in range(2):
+        model.impute(copy, inplace=False)
+    assert copy.uns == uns
+    assert list(copy.obs) == obs
+    assert len(managers) == n_before
+    own = adata.uns["_scvi_uuid"]
+    model.impute(inplace=False)
+    assert adata.uns["_scvi_uuid"] == own
+    adata.uns.clear()  # whoever does that can go on, too
+    model.impute(inplace=False)
+    model.train(2, batch_size=32, enable_progress_bar=False)
+
+
+def test_a_model_without_data_keeps_none(make_adata, train, tmp_path):
+    train(make_adata(), max_steps=3).save(tmp_path / "model")
+    model = CountsDiffImputer.load(tmp_path / "model", adata=False)
+    adata = make_adata(seed=2)
+    gone = weakref.ref(adata)
+    model.impute(adata, inplace=False)
+    del adata
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_interruption_while_data_are_registered_leaves_nothing(make_adata, train, monkeypatch):
+    model, adata = train(make_adata(), max_steps=3, labels_key="kind"), make_adata(seed=2)
+    transfer = CategoryField.transfer_field
+
+    def interrupted(self, *args, **kwargs):
+        transfer(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CategoryField, "transfer_field", interrupted)
+    before = list(adata.obs)
+    with pytest.raises(KeyboardInterrupt):
+        model.impute(adata)
+    assert list(adata.obs) == before
+    assert not adata.uns
+
+
+def test_threads_may_predict_the_same_data(make_adata, train):
+    model, adata = train(make_adata(), max_steps=3, labels_key="kind"), make_adata(seed=2)
+    expected = model.impute(adata, inplace=False)
+    with ThreadPoolExecutor(4) as pool:
+        for answer in pool.map(lambda _: model.impute(adata, inplace=False), range(12)):
+            np.testing.assert_array_equal(answer, expected)
+
+
 def test_genes_that_a_batch_did_not_measure(make_adata):
     first, second = make_adata(n_obs=400), make_adata(n_obs=200, seed=1)[:, 4:].copy()
     second.obs_names = [f"other{i}" for i in range(200)]
@@ -160,6 +219,18 @@ def test_genes_that_a_batch_did_not_measure(make_adata):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 CountsDiffImputer(joined, width=8)
+
+
+def test_a_few_cells_or_genes_are_no_genes_that_were_not_measured(make_adata):
+    adata = make_adata(n_obs=400)
+    adata.X = adata.X.toarray()
+    adata.obs["run"] = ["one"] * 200 + ["two"] * 195 + ["three"] * 5
+    adata.X[395:, :15] = 0  # five cells are no evidence
+    adata.X[200:395, :3] = 0  # three genes are those of a sex
+    CountsDiffImputer.setup_anndata(adata, batch_key="run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CountsDiffImputer(adata, width=8)
 
 
 @pytest.mark.parametrize("kind", ["zero cell", "zero gene", "missing cell", "missing gene", "one cell", "one gene"])

@@ -307,6 +307,14 @@ def test_bad_input_is_named(model):
         CountsDiffImputer(make_mudata())
 
 
+def test_data_that_nobody_set_up_stay_as_they_are(model):
+    mdata = make_mudata(seed=3)
+    obsm, obs = list(mdata.obsm), list(mdata.obs)
+    model.impute(mdata, inplace=False)
+    model.get_normalized_expression(mdata)
+    assert (list(mdata.obsm), list(mdata.obs), list(mdata.uns)) == (obsm, obs, [])
+
+
 def test_missing_entries_of_modalities_by_name(model):
     mdata = make_mudata()
     hidden = np.zeros(mdata["prot"].shape, dtype=bool)

@@ -192,6 +192,16 @@ def test_a_training_cut_short_leaves_a_trained_model_as_it_was(make_adata, train
     np.testing.assert_array_equal(model.impute(adata, missing="all", inplace=False), before)
 
 
+def test_a_training_within_another_one(make_adata, train):
+    class Another(pl.Callback):
+        def on_train_end(self, *_):
+            train(make_adata(seed=1), max_steps=2)
+
+    model = CountsDiffImputer(make_adata(), width=8)
+    model.train(2, callbacks=Another(), enable_progress_bar=False)
+    assert model.is_trained
+
+
 def test_seeds_may_come_from_numpy(make_adata):
     adata = make_adata()
     models = [fit(adata, seed=seed, max_steps=3) for seed in (5, np.int64(5))]

@@ -108,6 +108,10 @@ def test_mar_by_categories():
         np.testing.assert_array_equal(mar(form, 7, 0.3, seed=1), expected)
     with pytest.raises(ValueError, match="holds nan for cell 1"):
         mar(["a", None, "b"], 7, 0.3)
+    ordered = pd.Categorical(names, categories=["c", "a", "b"], ordered=True)
+    np.testing.assert_array_equal(mar(ordered, 7, 0.3, seed=1), mar(np.array([2, 1, 0, 1] * 25), 7, 0.3, seed=1))
+    with pytest.raises(ValueError, match=r"\(2, 1\)"):
+        mar([["a"], ["b"]], 3, 0.2)
 
 
 def test_mar_is_independent_of_values_given_the_covariate_only():

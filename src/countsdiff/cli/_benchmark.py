@@ -1,5 +1,6 @@
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -111,7 +112,7 @@ def benchmark(
 
     set_up()
     chosen = _task(task, design or Design.PAPER, masks, scvi_model, out)
-    with blame():
+    with _one_sentence():
         names = None if methods is None else _names("--methods", methods)
         contestants = choose(chosen, names, with_labels=labels_key is not None)
     prepared = []
@@ -121,7 +122,7 @@ def benchmark(
     chosen = _fitting(chosen, prepared, asked=masks is not None)
     with blame(out):
         results = Results(out)  # which makes the folder
-    with blame():
+    with _one_sentence():
         for dataset in prepared:
             results.register(dataset)
         results.add_command(_command(sources, options))
@@ -139,7 +140,7 @@ def _task(task: TaskName, design: Design, masks: str | None, scvi_model: Path | 
     if scvi_model is not None and not (scvi_model / "model.pt").is_file():
         raise InputError(f"{scvi_model}: there is no saved scVI model in this folder.")
     default = "mcar50" if design is Design.IN_PLACE else ",".join(MASKS)
-    with blame():
+    with _one_sentence():
         return Imputation(
             Latents(out / "scvi", scvi_model),
             tuple(_names("--masks", default if masks is None else masks)),
@@ -159,6 +160,15 @@ def _fitting(task: "Task", datasets: "Sequence[Dataset]", *, asked: bool) -> "Ta
         raise InputError(f"--masks: {why}; leave it out, or choose fewer genes.")
     say(f"Going on without one: {why}.")
     return replace(task, masks=tuple(mask for mask in task.masks if mask != "mar25"))
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turn what does not fit together into an :class:`InputError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{error}.") from error
 
 
 def _names(option: str, text: str) -> list[str]:

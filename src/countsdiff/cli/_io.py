@@ -25,13 +25,15 @@ class InputError(Exception):
 def blame(path: Path | None = None) -> Iterator[None]:
     """Turn complaints about what the user gave into an :class:`InputError`.
 
-    Those about a file at `path` are told to be of it; others say themselves what they are about.
+    Those about a file at `path` are told to be of it; without one they say themselves what they are about, be it an
+    extra that is not installed.
     """
+    complaints = (ValueError, OSError, ImportError) if path is None else (ValueError, OSError, KeyError)
     try:
         yield
     except InputError:
         raise
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except complaints as error:
         if isinstance(error, OSError) and is_no_room(error):
             raise no_room(error, path) from error
         # the text of a KeyError is the repr of its argument

@@ -4,7 +4,6 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
-from scvi.data import AnnDataManager
 
 from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
@@ -36,7 +34,6 @@ from countsdiff.model.write import Collector, collect
 
 logger = logging.getLogger("countsdiff")
 
-_UUID = "_scvi_uuid"  # of data that are registered
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
 
 _COVARIATES = (
@@ -51,7 +48,6 @@ _COVARIATES = (
 class CellModel(CovariateModel):
     """Base of a model whose module holds an averaged denoiser."""
 
-    _adata: AnnData | MuData | None  # scvi-tools' own
     is_trained_: bool
     # saved with the model
     learned_from_data_: bool = False  # from the data that it holds, by training or by adapting means
@@ -118,10 +114,10 @@ class CellModel(CovariateModel):
     def _warn_of_zeros(self, adata: AnnData | MuData) -> None:
         """Warn where none is marked as missing, in a layer that is there for it: zeros will be rewritten instead."""
         marks = self._setup_args().get("missing_layer")
-        if marks is not None and isinstance(adata, AnnData) and marks in adata.layers:
+        if marks not in (None, NOT_TRAINED_ON) and isinstance(adata, AnnData) and marks in adata.layers:
             warnings.warn(
                 f"No entry of these cells is missing, so that their zeros are rewritten. missing={marks!r} rewrites "
-                "missing entries only, be there none; say missing='zeros' if that is what you want.",
+                "missing entries only, even where there are none; say missing='zeros' if zeros are meant.",
                 stacklevel=4,
             )
 
@@ -167,15 +163,6 @@ class CellModel(CovariateModel):
             return CellsInOrder(self.adata_manager, cells, settings.batch_size)
         return self._make_data_loader(self.adata, indices=cells, batch_size=settings.batch_size)
 
-    @classmethod
-    def _release(cls, adata: AnnData) -> None:
-        """Let go of data that were set up, and of all that their models registered."""
-        uuid = adata.uns[_UUID]
-        cls._setup_adata_manager_store.pop(uuid, None)
-        for model, managers in list(cls._per_instance_manager_store.items()):
-            if managers.pop(uuid, None) is not None and not managers:
-                del cls._per_instance_manager_store[model]
-
     def _adata_or_own(self, adata: AnnData | None) -> AnnData:
         adata = self.adata if adata is None else adata
         if adata is None:
@@ -205,41 +192,19 @@ class CellModel(CovariateModel):
                 check_boolean(as_row_access(adata.layers[missing_layer]), f"adata.layers[{missing_layer!r}]")
         elif not isinstance(adata, MuData):
             raise ValueError(f"The model was set up with MuData of {list(self._state('X')['var_names'])}; got AnnData.")
-        self._code_covariates(adata)
         with self._registered(adata) as manager:
             tensors = {
                 key: as_tensor(key, manager.get_from_registry(key))
                 for key in _COVARIATES
                 if key in manager.data_registry
             }
+            reader = replace(self._reader(adata), columns=columns)
         if adata is not self._adata or self.starts_from_reference_:
             self._warn_of_far_covariates(adata)
         categories, continuous = self.module.covariates(tensors)
         has_labels = self._setup_args().get("labels_key") is not None
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].numpy().ravel().astype(np.intp) if has_labels else None
-        reader = replace(self._reader(adata), columns=columns)
         return Cells(reader, row_keys(adata.obs_names), categories.cpu(), continuous.cpu(), labels)
-
-    @contextmanager
-    def _registered(self, adata: AnnData | MuData) -> Iterator[AnnDataManager]:
-        """Have data registered as those of the model are; those that nobody set up stay as they are.
-
-        scvi-tools would leave its columns in them, and hold on to all that a model ever saw.
-        """
-        places = ("obs", "obsm", "uns")
-        before = {place: set(getattr(adata, place)) for place in places}
-        own = self._adata
-        try:
-            with _without_notices():
-                self._validate_anndata(adata)
-            yield self.get_anndata_manager(adata, required=True)
-        finally:
-            self._adata = own  # a model without data takes the first that it predicts for its own
-            if _UUID not in before["uns"] and _UUID in adata.uns:
-                self._release(adata)
-                for place in places:
-                    for name in set(getattr(adata, place)) - before[place]:
-                        del getattr(adata, place)[name]
 
     def _reader(self, adata: AnnData | MuData) -> CellReader:
         """Counts of registered data, in the order they have."""
@@ -284,15 +249,3 @@ class CellModel(CovariateModel):
         """What scvi-tools registered of a field."""
         state: dict[str, Any] = self.registry_["field_registries"][key]["state_registry"]
         return state
-
-
-@contextmanager
-def _without_notices() -> Iterator[None]:
-    """Without what scvi-tools has to say of data that it sees for the first time."""
-    log = logging.getLogger("scvi")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

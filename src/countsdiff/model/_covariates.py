@@ -1,7 +1,11 @@
-"""Covariates as the data have them now: checked against the model, and coded anew."""
+"""Data registered for a model, and their covariates as they are now: checked against it, and coded anew."""
 
+import logging
 import math
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,8 @@ from scvi.model.base import BaseModelClass
 from countsdiff.model._data import check_columns
 from countsdiff.model._module import FARTHEST
 
+_UUID = "_scvi_uuid"  # of data that are registered
+_REGISTERING = threading.RLock()  # scvi-tools' registry is one for all
 _WITHOUT_COLUMN = " Add it, or take the model to these data with load_query_data: the column is then unknown."
 _CODED = (  # covariates of which scvi-tools keeps codes or copies in the data
     REGISTRY_KEYS.BATCH_KEY,
@@ -26,8 +32,10 @@ _CODED = (  # covariates of which scvi-tools keeps codes or copies in the data
 
 
 class CovariateModel(BaseModelClass):
-    """A model that knows which covariates its cells had."""
+    """A model that knows its cells, and which covariates they had."""
 
+    _adata: AnnData | MuData | None  # scvi-tools' own
+    _adata_manager: AnnDataManager | None
     design_: pd.DataFrame  # covariates of training cells
     starts_from_reference_: bool = False  # saved with the model
 
@@ -42,6 +50,49 @@ class CovariateModel(BaseModelClass):
         manager = None if adata.is_view else self.get_anndata_manager(adata)
         if manager is not None:
             code_covariates(manager)
+
+    @contextmanager
+    def _registered(self, adata: AnnData | MuData) -> Iterator[AnnDataManager]:
+        """Have data registered as those of the model are; those that nobody set up stay as they are.
+
+        scvi-tools would leave its columns in them, and hold on to all that a model ever saw.
+        """
+        with _REGISTERING, _without_greetings():
+            if adata is self._adata or self._is_set_up(adata):
+                self._code_covariates(adata)
+                self._validate_anndata(adata)
+                yield self.get_anndata_manager(adata, required=True)
+                return
+            before = {place: dict(getattr(adata, place)) for place in ("obs", "obsm", "uns")}
+            own = self._adata, self._adata_manager
+            try:
+                self._code_covariates(adata)
+                self._validate_anndata(adata)
+                yield self.get_anndata_manager(adata, required=True)
+            finally:
+                self._adata, self._adata_manager = own  # without data it takes the first it predicts for its own
+                if adata.uns.get(_UUID) != before["uns"].get(_UUID):
+                    self._release(adata)
+                for place, entries in before.items():
+                    now = getattr(adata, place)
+                    for name in set(now) - set(entries):
+                        del now[name]
+                adata.uns.update({key: value for key, value in before["uns"].items() if str(key).startswith("_scvi")})
+
+    def _is_set_up(self, adata: AnnData | MuData) -> bool:
+        """Whether somebody set up these very data: a copy of such data brings their registration along."""
+        uuid = adata.uns.get(_UUID)
+        stores = (self._setup_adata_manager_store, self._per_instance_manager_store.get(self.id, {}))
+        return any(uuid in store and store[uuid].adata is adata for store in stores)
+
+    @classmethod
+    def _release(cls, adata: AnnData) -> None:
+        """Let go of data that were set up, and of all that their models registered."""
+        uuid = adata.uns[_UUID]
+        cls._setup_adata_manager_store.pop(uuid, None)
+        for model, managers in list(cls._per_instance_manager_store.items()):
+            if managers.pop(uuid, None) is not None and not managers:
+                del cls._per_instance_manager_store[model]
 
     def _check_known_categories(self, adata: AnnData | MuData) -> None:
         """Check that cells have categories of covariates that the model was trained with."""
@@ -115,3 +166,15 @@ def covariates_are_current(manager: AnnDataManager) -> bool:
     except (KeyError, ValueError):  # a column is gone, or has categories of its own
         return False
     return all(np.array_equal(*pair, equal_nan=True) for pair in zip(before, coded(), strict=True))
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Without what scvi-tools has to say of data that it sees for the first time."""
+    log = logging.getLogger("scvi")
+    level = log.level
+    log.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        log.setLevel(level)

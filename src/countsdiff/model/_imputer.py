@@ -171,14 +171,14 @@ class CountsDiffImputer(
         if len(mapping) < 2:
             return
         batches = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        found = absent_genes(self._reader(self.adata), batches)
+        found = absent_genes(self._reader(self.adata), batches, self._layout().sizes)
         if found:
             batch, genes = max(found.items(), key=lambda item: len(item[1]))
             others = f" (and {len(found) - 1} other batches lack some)" if len(found) > 1 else ""
             warnings.warn(
                 f"{len(genes)} genes, such as {self.get_var_names(True)[genes[0]]!r}, have no count in batch "
-                f"{mapping[batch]!r}, and many in others{others}. If they were not measured there, their zeros are no "
-                "counts: join tables by anndata.concat(..., join='outer', fill_value=numpy.nan).",
+                f"{plain(mapping[batch])!r}, and many in others{others}. If they were not measured there, their zeros "
+                "are no counts: join tables by anndata.concat(..., join='outer', fill_value=numpy.nan).",
                 stacklevel=3,
             )
 

@@ -186,6 +186,7 @@ class RegisteredModel(CellModel):
             layers = dict.fromkeys(_as_list(layers) or mdata.mod)
         if not layers:
             raise ValueError(f"layers names no modality; there are {list(mdata.mod)}.")
+        layers = {name: by_name(mdata.mod[name], at) if name in mdata.mod else at for name, at in layers.items()}
         categorical_covariate_keys = _as_list(categorical_covariate_keys)
         continuous_covariate_keys = _as_list(continuous_covariate_keys)
         setup_method_args = cls._get_setup_method_args(**locals())

@@ -17,7 +17,7 @@ _HALF_RELIABLE = 6.0  # counts of a gene; 3 and 12 are as good
 _N_FACTORS = 32
 _MOST_FOR_FACTORS = 4_000  # variables, and twice as many cells: more tell little new of so few numbers
 _MAX_CELLS = 20_000  # more cells than this tell nothing new about means
-_COUNTS_TO_MISS = 100  # of a gene in a batch: where none is there, it was hardly measured
+_CELLS_TO_MISS = 20  # that should show a gene in a batch: where none does, it was hardly measured
 _MAX_ENTRIES = 200_000_000  # fewer cells of very many variables: at least a thousand
 
 
@@ -118,26 +118,31 @@ def _moments(reader: CellReader, n_vars: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.as_tensor(v, dtype=torch.float32) for v in (mean, dispersion, shrinkage, reliability))
 
 
-def absent_genes(reader: CellReader, batches: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
-    """Genes without a count in a batch, by the batch's code, where other batches let expect a hundred and more.
+def absent_genes(
+    reader: CellReader, batches: NDArray[np.intp], group_sizes: Sequence[int]
+) -> dict[int, NDArray[np.intp]]:
+    """Genes that no cell of a batch shows, by the batch's code, where other batches let expect twenty that do.
 
-    That is what tables look like that were joined with zeros for the genes that one of them did not have. Of fewer than
-    a hundredth of the genes nothing is said: donors lack those of the other sex.
+    That is what tables look like that were joined with zeros for the genes that one of them did not have. Twenty genes
+    of a modality, or a tenth of few, pass without a word: donors lack those of the other sex.
     """
     rows = _spread(reader, _MAX_CELLS)
-    totals, n_observed = np.zeros((2, batches.max() + 1, reader.counts.shape[1]), dtype=np.float32)
+    n_shown, n_observed = np.zeros((2, batches.max() + 1, reader.counts.shape[1]), dtype=np.float32)
     for chunk in reader.chunks(rows):
         counts, missing = reader(chunk)
         for batch in np.unique(batches[chunk]):
             own = batches[chunk] == batch
-            totals[batch] += counts[own].sum(0)
+            n_shown[batch] += (counts[own] > 0).sum(0)
             n_observed[batch] += (~missing[own]).sum(0)
-    found, total, n_in_all = {}, totals.sum(0), n_observed.sum(0)
-    for batch, (counted, n_cells) in enumerate(zip(totals, n_observed, strict=True)):
-        rate = total / np.maximum(n_in_all - n_cells, 1.0)  # in the others, where there is none in this one
-        genes = np.flatnonzero((counted == 0.0) & (n_cells * rate >= _COUNTS_TO_MISS))
-        if len(genes) > 0.01 * len(total):
-            found[batch] = genes
+    group = np.repeat(np.arange(len(group_sizes)), group_sizes)
+    enough = np.minimum(20, 0.1 * np.asarray(group_sizes))
+    found, n_shown_in_all, n_in_all = {}, n_shown.sum(0), n_observed.sum(0)
+    for batch, (shown, n_cells) in enumerate(zip(n_shown, n_observed, strict=True)):
+        share = n_shown_in_all / np.maximum(n_in_all - n_cells, 1.0)  # of the others, where none is in this one
+        genes = np.flatnonzero((shown == 0.0) & (n_cells * share >= _CELLS_TO_MISS))
+        many = np.bincount(group[genes], minlength=len(group_sizes)) > enough
+        if many.any():
+            found[batch] = genes[many[group[genes]]]
     return found
 
 

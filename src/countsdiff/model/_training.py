@@ -260,7 +260,7 @@ def _without_notices() -> Iterator[None]:
             yield
     finally:
         log.removeFilter(is_news)
-        del runner.print
+        vars(runner).pop("print", None)  # a training within this one may be over already
 
 
 def _trainer_settings(

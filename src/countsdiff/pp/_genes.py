@@ -29,7 +29,7 @@ def highly_variable(adata: AnnData, n_genes: int, *, layer: str | None = None) -
     ------
     ValueError
         If `n_genes` is not positive, or there are more genes, none of which varies, or the values are no counts, as
-        normalised ones are, or NaN.
+        normalised ones are, or NaN, or names of genes repeat.
     KeyError
         If there is no such layer.
 

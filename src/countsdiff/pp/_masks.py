@@ -62,7 +62,8 @@ def mar(covariate: Any, n_vars: int, share: float, *, seed: int = 0) -> NDArray[
     ----------
     covariate
         A number or a category for each cell, shape ``(n_obs,)``, that stays visible: age or batch, say. The depth of
-        cells is none if it sums counts that get hidden. Categories are taken in alphabetical order.
+        cells is none if it sums counts that get hidden. Categories are taken in their order, or in that of the
+        alphabet.
     n_vars
         Number of genes.
     share
@@ -86,12 +87,12 @@ def mar(covariate: Any, n_vars: int, share: float, *, seed: int = 0) -> NDArray[
     """
     check_share(share)
     values = np.asarray(covariate)
-    if values.ndim == 1 and values.dtype.kind not in "biuf":
-        codes, _ = pd.factorize(values, sort=True)
-        values = np.where(codes < 0, np.nan, codes)
-    values = values.astype(np.float64)
     if values.ndim != 1:
         raise ValueError(f"covariate has shape {values.shape}; pass one number for each cell, shape (n_obs,)")
+    if values.dtype.kind not in "biuf":
+        categories = pd.Categorical(covariate)  # in the order that they have, or else that of the alphabet
+        values = np.where(categories.codes < 0, np.nan, categories.codes)
+    values = values.astype(np.float64)
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
         raise ValueError(
