@@ -233,6 +233,7 @@ def test_data_frames_go_by_their_names(imputed):
         (lambda a: pl.calibration(a[:1].copy(), "truth"), ValueError, "has ten of the"),
         (lambda a: pl.recovery(a, np.full(a.shape, np.nan)), ValueError, "both a true count and an imputed one"),
         (lambda a: pl.gene_gene(a, "gene1", "nope"), KeyError, "'nope'"),
+        (lambda a: pl.gene_gene(a, "gene1", "gene2", null="nil"), KeyError, "no 'nil': impute .*permuted"),
         (lambda a: pl.uncertainty(a, basis="X_tsne"), KeyError, "'X_tsne'"),
         (lambda a: pl.uncertainty(a, gene="nope"), KeyError, "'nope'"),
         (lambda a: pl.uncertainty(a, basis="X_one"), ValueError, "has 1 column"),

@@ -124,6 +124,11 @@ def gene_gene(
     for gene in (x, y):
         if gene not in adata.var_names:
             raise KeyError(f"adata.var_names has no gene {gene!r}.")
+    if isinstance(null, str) and null not in adata.layers:
+        raise KeyError(
+            f"adata.layers has no {null!r}: impute numpy.random.default_rng(0).permuted(counts, axis=0) in the same "
+            "way, and give the result as null."
+        )
     axes = plt.subplots(1, 3, figsize=(9.0, 3.2), layout="constrained")[1] if ax is None else np.asarray(ax)
     if axes.shape != (3,):
         raise ValueError(f"gene_gene draws on three axes; got an array of shape {axes.shape}.")
