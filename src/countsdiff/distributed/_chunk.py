@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,23 +136,16 @@ class Rows:
 def saved_model(files: Files, accelerator: str) -> CountsDiffImputer:
     """A saved model, loaded once per process."""
     files.check()
-    with _quiet():
-        return load_model(Path(files.path), accelerator)
+    return load_model(Path(files.path), accelerator)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without scvi-tools' notices for every AnnData that it sees for the first time: there is one per chunk."""
-    logger = logging.getLogger("scvi")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
-            warnings.filterwarnings("ignore", "adata.layers has no .*, which marked missing entries")
-            yield
-    finally:
-        logger.setLevel(level)
+    """Without warnings that every chunk would repeat: the plan warned once, of all of the data."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
+        warnings.filterwarnings("ignore", "adata.layers has no .*, which marked missing entries")
+        yield
 
 
 @lru_cache(maxsize=1)

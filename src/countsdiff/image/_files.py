@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -19,24 +18,15 @@ Categories = tuple[tuple[str, ...], ...]
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
-class Parts(NamedTuple):
-    """What a :class:`~countsdiff.image.pixel_model.PixelModel` is made of."""
-
-    denoiser: Denoiser
-    config: ImageConfig
-    shape: Shape
-    categories: Categories
-
-
-def write(folder: Path, parts: Parts) -> None:
+def write(folder: Path, denoiser: Denoiser, config: ImageConfig, shape: Shape, categories: Categories) -> None:
     """Write ``model.safetensors`` and ``config.json``."""
-    record = {"config": parts.config.to_dict(), "shape": parts.shape, "categories": parts.categories}
+    record = {"config": config.to_dict(), "shape": shape, "categories": categories}
     with replacing(folder, last=_CONFIG) as new:
-        write_weights(parts.denoiser, new / _WEIGHTS)
+        write_weights(denoiser, new / _WEIGHTS)
         (new / _CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def read(folder: Path) -> Parts:
+def read(folder: Path) -> tuple[Denoiser, ImageConfig, Shape, Categories]:
     """Read what :func:`write` wrote, on the CPU; errors are those of ``PixelModel.load``."""
     if not (folder / _WEIGHTS).is_file() or not (folder / _CONFIG).is_file():
         raise FileNotFoundError(f"{folder}: there is no trained model ({_WEIGHTS}, {_CONFIG}) in this folder.")
@@ -53,7 +43,7 @@ def read(folder: Path) -> Parts:
     check_weights(state, outline, folder / _WEIGHTS)
     denoiser = _untrained(config, shape, categories)
     denoiser.load_state_dict(state)
-    return Parts(denoiser, config, shape, categories)
+    return denoiser, config, shape, categories
 
 
 def _untrained(config: ImageConfig, shape: Shape, categories: Categories) -> Denoiser:

@@ -17,7 +17,7 @@ from countsdiff.core.interfaces import Context, DenoiserFn
 from countsdiff.core.random import RowGenerator
 from countsdiff.core.repaint import repaint
 from countsdiff.core.sampler import SamplerConfig, SamplerState, sample
-from countsdiff.image._files import Categories, Parts, Shape, read, write
+from countsdiff.image._files import Categories, Shape, read, write
 from countsdiff.image.config import ImageConfig
 from countsdiff.image.data import LARGEST, check_codes
 from countsdiff.image.sampling import Output, SamplerOptions, mean_lost, prepared
@@ -49,7 +49,7 @@ class PixelModel:
 
     def save(self, folder: str | Path) -> None:
         """Write weights (``model.safetensors``) and settings (``config.json``), both or neither."""
-        write(Path(folder), Parts(self.denoiser, self.config, self.shape, self.categories))
+        write(Path(folder), self.denoiser, self.config, self.shape, self.categories)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "PixelModel":
@@ -62,8 +62,8 @@ class PixelModel:
         countsdiff.model_files.ModelFileError
             If a file is not whole, or the weights are not those of the model that ``config.json`` describes.
         """
-        parts = read(Path(folder))
-        return cls(parts.denoiser.to(device).eval(), parts.config, parts.shape, parts.categories)
+        denoiser, config, shape, categories = read(Path(folder))
+        return cls(denoiser.to(device).eval(), config, shape, categories)
 
     def sample(
         self,

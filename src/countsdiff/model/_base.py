@@ -101,20 +101,25 @@ class CellModel(CovariateModel):
             return None
         return layout.arrays(adata, results, key_added, request.n_samples)
 
-    def _warn_without_marks(self, adata: AnnData | MuData) -> None:
+    def _users_marks(self) -> str | None:
+        """Layer of missing entries that users know of: not the one that a report made. MuData have none."""
+        marks: str | None = self._setup_args().get("missing_layer")
+        return None if marks == NOT_TRAINED_ON else marks
+
+    def _warn_without_marks(self, adata: AnnData) -> None:
         """Warn of data without the layer of missing entries: their values, zeros perhaps, would pass for counts."""
-        marks = self._setup_args().get("missing_layer")
-        if marks not in (None, NOT_TRAINED_ON) and isinstance(adata, AnnData) and marks not in adata.layers:
+        marks = self._users_marks()
+        if marks is not None and marks not in adata.layers:
             warnings.warn(
                 f"adata.layers has no {marks!r}, which marked missing entries in training: no entry but NaN is taken "
                 "for missing.",
                 stacklevel=4,
             )
 
-    def _warn_of_zeros(self, adata: AnnData | MuData) -> None:
+    def _warn_of_zeros(self, adata: AnnData) -> None:
         """Warn where none is marked as missing, in a layer that is there for it: zeros will be rewritten instead."""
-        marks = self._setup_args().get("missing_layer")
-        if marks not in (None, NOT_TRAINED_ON) and isinstance(adata, AnnData) and marks in adata.layers:
+        marks = self._users_marks()
+        if marks is not None and marks in adata.layers:
             warnings.warn(
                 f"No entry of these cells is missing, so that their zeros are rewritten. missing={marks!r} rewrites "
                 "missing entries only, even where there are none; say missing='zeros' if zeros are meant.",

@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 from countsdiff.arguments import check_seed, check_whole, plain
 from countsdiff.core.heads import HeadName
 from countsdiff.core.schedule import Spacing
+from countsdiff.counts import CellReader
 from countsdiff.layers import default_layer
 from countsdiff.model._covariates import covariates_are_current
 from countsdiff.model._data import check_is_data
@@ -115,9 +116,7 @@ class CountsDiffImputer(
         stats = self.summary_stats
         group_sizes = self._layout().sizes
         # with a registry comes another model, and what was known of its training data with the weights
-        if is_new := adata is not None and registry is None:
-            self._warn_of_absent_genes()
-        buffers = self._module_buffers(group_sizes) if is_new else {}
+        buffers = {} if adata is None or registry is not None else self._module_buffers(group_sizes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = self._module_cls(
@@ -165,13 +164,13 @@ class CountsDiffImputer(
                     f"{error.args[0]} These are a copy of data set up with it; call {method} anew."
                 ) from error
 
-    def _warn_of_absent_genes(self) -> None:
+    def _warn_of_absent_genes(self, reader: CellReader, group_sizes: list[int]) -> None:
         """Warn of genes that a batch does not seem to have measured, where their zeros pass for counts."""
         mapping = self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
         if len(mapping) < 2:
             return
         batches = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        found = absent_genes(self._reader(self.adata), batches, self._layout().sizes)
+        found = absent_genes(reader, batches, group_sizes)
         if found:
             batch, genes = max(found.items(), key=lambda item: len(item[1]))
             others = f" (and {len(found) - 1} other batches lack some)" if len(found) > 1 else ""
@@ -179,12 +178,14 @@ class CountsDiffImputer(
                 f"{len(genes)} genes, such as {self.get_var_names(True)[genes[0]]!r}, have no count in batch "
                 f"{plain(mapping[batch])!r}, and many in others{others}. If they were not measured there, their zeros "
                 "are no counts: join tables by anndata.concat(..., join='outer', fill_value=numpy.nan).",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _module_buffers(self, group_sizes: list[int]) -> dict[str, Any]:
         """Statistics of the training data that the module keeps."""
-        buffers: dict[str, Any] = {"statistics": gene_statistics(self._reader(self.adata), group_sizes)}
+        reader = self._reader(self.adata)  # once: MuData are joined for it
+        self._warn_of_absent_genes(reader, group_sizes)
+        buffers: dict[str, Any] = {"statistics": gene_statistics(reader, group_sizes)}
         if REGISTRY_KEYS.CONT_COVS_KEY in self.adata_manager.data_registry:
             values = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY), dtype=np.float64)
             with warnings.catch_warnings():
