@@ -166,3 +166,11 @@ def test_all_rows_or_none_may_be_empty(generator):
         assert levels.weight.isfinite().all()
     with pytest.raises(ValueError, match=r"share_empty is a share, in \[0, 1\]; got 1.5"):
         TimeSampler(get_schedule("cosine"), share_empty=1.5)
+
+
+@pytest.mark.parametrize("shape", [0.1, 30.0, 8e3, 1e6])
+@pytest.mark.parametrize("mean", [1e-4, 0.05, 2.0])
+def test_negative_binomial_loss_of_no_count_in_single_precision(shape, mean):
+    # r log((r + m) / r), which is m for a large shape, where 1 + m / r is 1 in float32
+    loss = negative_binomial_loss(torch.zeros(1), torch.tensor([shape]), torch.tensor([mean]))
+    assert float(loss) == pytest.approx(shape * math.log1p(mean / shape), rel=1e-6)

@@ -114,3 +114,19 @@ def test_impossible_attrition_is_an_error(attrition):
 def test_thinning_ends_where_counts_are_none(wrong):
     with pytest.raises(ValueError, match="negative, or NaN"):
         thin(torch.tensor([5.0, wrong]), 0.5)
+
+
+def test_counts_of_a_whole_type_are_refused_not_thinned_to_nothing():
+    # a probability of their type would be 0: no births, and no survivors
+    five, streams = torch.tensor([[5]]), RowGenerator(0, torch.arange(1))
+    with pytest.raises(TypeError, match=r"take counts\.float"):
+        thin(five, 0.5)
+    with pytest.raises(TypeError, match=r"take counts\.float"):
+        bridge(five, torch.tensor([[50]]), 0.2, 0.6, generator=streams)
+
+
+@pytest.mark.parametrize("p_s", [0.5, 0.2])
+def test_a_reverse_step_goes_to_more_survivors(p_s):
+    ones = torch.ones(1, 1)
+    with pytest.raises(ValueError, match="larger survival probability"):
+        bridge(ones, ones, 0.5, p_s, generator=RowGenerator(0, torch.arange(1)))

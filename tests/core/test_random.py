@@ -67,3 +67,8 @@ def test_seeds_streams_and_neighbouring_rows_are_uncorrelated():
     off_diagonal = correlation[np.triu_indices(len(columns), k=1)]
     # law: N(0, 1 / n); 28 pairs at five standard deviations
     assert np.abs(off_diagonal).max() < 5.0 / np.sqrt(n_obs)
+
+
+def test_keys_are_integers():
+    with pytest.raises(TypeError, match="float32"):
+        RowGenerator(0, torch.tensor([0.1, 0.2]))

@@ -11,6 +11,7 @@ from countsdiff.core import (
     LogitLinearSchedule,
     RowGenerator,
     SamplerConfig,
+    TimeSampler,
     get_schedule,
     sample,
 )
@@ -284,3 +285,54 @@ def test_a_network_that_believes_its_own_draws_does_not_run_away(make_context):
     assert torch.equal(seen[0], torch.full((2_000, 3), 2.0))
     assert all(bool((mean <= bound).all()) for mean in seen)
     assert bool((seen[-1] == bound).any())
+
+
+def test_stochastic_rounding_leaves_whole_numbers_alone(make_context):
+    # of 255 and a uniform number next to 1, float32 makes 256: once in 140,000 draws
+    n_obs = 4_000_000
+    given = make_context(n_obs, 1)
+
+    def certain(x_t, p, context):
+        return Intensity(torch.full_like(x_t, 255.0))
+
+    assert bool((sample(certain, given, rows(n_obs), SamplerConfig(1, births="stochastic")) == 255.0).all())
+
+
+def test_what_is_no_source_of_randomness_is_said(make_context):
+    def ones(x_t, p, context):
+        return Intensity(torch.ones_like(x_t))
+
+    with pytest.raises(TypeError, match="RowGenerator"):
+        sample(ones, make_context(3, 2), torch.Generator())
+    with pytest.raises(ValueError, match="2 rows, and there are 3 observations"):
+        sample(ones, make_context(3, 2), rows(2))
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 2), ()])
+def test_an_intensity_has_a_number_for_every_entry(shape, make_context):
+    def mean(x_t, p, context):
+        return Intensity(torch.ones(shape))
+
+    def law(x_t, p, context):
+        return Intensity(torch.ones_like(x_t), torch.ones(shape))
+
+    for denoiser, name in ((mean, "mean"), (law, "shape")):
+        with pytest.raises(ValueError, match=f"Intensity.{name} has shape"):
+            sample(denoiser, make_context(3, 2), rows(3))
+
+
+def test_a_denoiser_answers_with_an_intensity(make_context):
+    with pytest.raises(TypeError, match="answers with an Intensity; got Tensor"):
+        sample(lambda x_t, p, context: torch.ones_like(x_t), make_context(3, 2), rows(3))
+
+
+def test_a_context_holds_float32(make_context):
+    with pytest.raises(TypeError, match=r"float64: take counts\.float"):
+        make_context(3, 2, counts=torch.zeros(3, 2, dtype=torch.float64))
+
+
+def test_a_schedule_is_no_name():
+    with pytest.raises(TypeError, match="get_schedule"):
+        SamplerConfig(schedule="cosine")
+    with pytest.raises(TypeError, match="get_schedule"):
+        TimeSampler("cosine")

@@ -210,6 +210,12 @@ def test_symmetric_and_invariant_to_shifts_of_both(samples, metric):
     np.testing.assert_allclose(metric(x + 5.0, y + 5.0), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("metric", [mmd, energy_distance])
+def test_distances_do_not_cancel_far_from_the_origin(samples, metric):
+    x, y = samples
+    np.testing.assert_allclose(metric(x + 1e8, y + 1e8), metric(x, y), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("metric", "power"),
     [(mmd, 0), (energy_distance, 1), (wasserstein_1d, 1), (sliced_wasserstein, 1), (frechet_distance, 2)],

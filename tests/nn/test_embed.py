@@ -61,3 +61,8 @@ def test_film_scales_and_shifts():
     with torch.no_grad():
         film.modulation.bias.copy_(torch.tensor([1.0, 2.0, 10.0, -10.0]))  # scales 1 + (1, 2), shifts (10, −10)
     torch.testing.assert_close(film(h, torch.zeros(1, 1)), torch.tensor([[8.0, -7.0]]), rtol=0, atol=1e-4)
+
+
+def test_there_is_a_code_for_every_covariate(embedding):
+    with pytest.raises(ValueError, match="2 categorical covariates; got codes of 1"):
+        embedding(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 2))

@@ -26,6 +26,11 @@ class Context:
         Codes of the categorical covariates, −1 where unknown; int64, shape ``(n_obs, n_categorical)``.
     continuous
         Continuous covariates, NaN where unknown; shape ``(n_obs, n_continuous)``.
+
+    Raises
+    ------
+    TypeError
+        If counts are not float32.
     """
 
     counts: Tensor
@@ -33,6 +38,10 @@ class Context:
     noised: Tensor
     categories: Tensor
     continuous: Tensor
+
+    def __post_init__(self) -> None:
+        if self.counts.dtype != torch.float32:
+            raise TypeError(f"Counts of a Context are float32; got {self.counts.dtype}: take counts.float().")
 
     def without_covariates(self) -> "Context":
         """The same context with every covariate unknown: what an unconditional prediction sees."""

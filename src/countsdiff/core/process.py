@@ -45,6 +45,8 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
 
     Raises
     ------
+    TypeError
+        If counts are integers in type, too: torch thins floating ones only.
     ValueError
         If counts on the CPU are negative or NaN. A GPU would have to wait to find out.
 
@@ -60,6 +62,7 @@ def thin(counts: Tensor, p: Tensor | float, generator: torch.Generator | None = 
     Single-cell counts are nine tenths zeros, and :func:`torch.binomial` passes over them as fast as finding the others
     takes.
     """
+    _check_floating(counts)
     if counts.device.type == "cpu" and not bool((counts >= 0.0).all()):  # torch.binomial never ends with a NaN
         raise ValueError("Counts to thin are negative, or NaN; leave missing ones out.")
     probability = torch.as_tensor(p, dtype=counts.dtype, device=counts.device).expand_as(counts)
@@ -88,6 +91,11 @@ def noise(x_0: Tensor, p: Tensor, noised: Tensor, generator: torch.Generator | N
     return NoisedCounts(x_t=x_t, lost=target - x_t)
 
 
+def _check_floating(counts: Tensor) -> None:
+    if not counts.is_floating_point():  # whose type a probability would take, and be 0
+        raise TypeError(f"Counts are whole numbers in floating point; got {counts.dtype}: take counts.float().")
+
+
 def attrition_limit(p_t: float, p_s: float) -> float:
     """Largest share of molecules that a reverse step t → s may kill: σ_max = min(1, (1 − p_s) / p_t)."""
     return 1.0 if p_t == 0.0 else min(1.0, (1.0 - p_s) / p_t)
@@ -102,8 +110,10 @@ def birth_exposure(p_t: float, p_s: float, attrition: float) -> float:
     Raises
     ------
     ValueError
-        If σ lies outside [0, σ_max], where β would leave [0, 1].
+        If the step does not go from fewer survivors to more, or σ lies outside [0, σ_max], where β would leave [0, 1].
     """
+    if not p_t < p_s:
+        raise ValueError(f"A reverse step goes to a larger survival probability; got p = {p_t:g} → {p_s:g}.")
     limit = attrition_limit(p_t, p_s)
     if not 0.0 <= attrition <= limit:
         raise ValueError(f"Attrition {attrition:g} lies outside [0, {limit:g}] for the step p = {p_t:g} → {p_s:g}.")
@@ -139,7 +149,15 @@ def bridge(
     -------
     Tensor
         Bin(x_t, 1 − σ) + Bin(x_0 − x_t, β).
+
+    Raises
+    ------
+    TypeError
+        If counts are integers in type, too.
+    ValueError
+        See :func:`birth_exposure`.
     """
+    _check_floating(x_t)
     beta = birth_exposure(p_t, p_s, attrition) / (1.0 - p_t)
     alive = survivors(x_t, attrition, generator)
     return alive + binomial_quantile(generator.uniform(*x_t.shape[1:]), lost, torch.full_like(x_t, beta))

@@ -32,11 +32,21 @@ class RowGenerator:
         One 64-bit integer per row, shape ``(n_obs,)``; rows with equal keys draw equal numbers.
     stream
         Number of an independent repetition under the same seed, such as one of several samples.
+
+    Raises
+    ------
+    TypeError
+        If keys are no integers: those of .1 and .2 would be one.
     """
 
     def __init__(self, seed: int, keys: Tensor, stream: int = 0):
+        if keys.is_floating_point():
+            raise TypeError(f"keys are integers, one for each row; got {keys.dtype}.")
         self._state = _mix(_mix(_mix(keys.to(torch.int64)) + seed) + stream)
         self._drawn = 0
+
+    def __len__(self) -> int:
+        return len(self._state)
 
     def uniform(self, *event_shape: int, at: Tensor | None = None) -> Tensor:
         """Uniform numbers strictly between 0 and 1, float32.
@@ -65,3 +75,19 @@ class RowGenerator:
         # float32 holds 24 bits exactly; the half keeps 0 and 1 out, where quantile functions are infinite
         uniform = (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
         return uniform.view(-1, *event_shape) if at is None else uniform
+
+
+def check_generator(generator: RowGenerator, n_obs: int) -> None:
+    """Check that a source of randomness has a stream for each of `n_obs` rows.
+
+    Raises
+    ------
+    TypeError
+        If it is something else than a :class:`RowGenerator`.
+    ValueError
+        If it has more or fewer rows.
+    """
+    if not isinstance(generator, RowGenerator):
+        raise TypeError(f"Samples are drawn by a RowGenerator(seed, keys), a key for each row; got {generator!r}.")
+    if len(generator) != n_obs:
+        raise ValueError(f"The generator has {len(generator)} rows, and there are {n_obs} observations.")

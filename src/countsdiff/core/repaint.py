@@ -9,8 +9,8 @@ from torch import Tensor
 from countsdiff.arguments import check_whole
 from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn
-from countsdiff.core.random import RowGenerator
-from countsdiff.core.sampler import SamplerConfig, at_most, largest_mean, reverse_step
+from countsdiff.core.random import RowGenerator, check_generator
+from countsdiff.core.sampler import SamplerConfig, at_most, check_intensity, largest_mean, reverse_step
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,13 @@ def repaint(
     -------
     Tensor
         Whole numbers on noised entries, zero elsewhere; shape ``(n_obs, n_vars)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`~countsdiff.core.sample` does.
     """
+    check_generator(generator, len(context.counts))
     config, repaint_config = config or SamplerConfig(), repaint_config or RepaintConfig()
     grid = config.survival_grid()
     nothing = torch.zeros_like(context.known)
@@ -88,6 +94,7 @@ def repaint(
                 p_t, p_s = grid[k], grid[k + 1]
                 intensity = denoiser(x, torch.full_like(x[:, :1], p_t), blank)
                 if k == 0:
+                    check_intensity(intensity, x)
                     largest = largest_mean(intensity)
                 intensity = at_most(intensity, largest)
                 x = reverse_step(x, intensity, p_t, p_s, blank.noised, generator, config)

@@ -14,7 +14,7 @@ from countsdiff.core.count_law import CountLaw
 from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.process import attrition_limit, birth_exposure, survivors
-from countsdiff.core.random import RowGenerator
+from countsdiff.core.random import RowGenerator, check_generator
 from countsdiff.core.schedule import CosineSchedule, Spacing, SurvivalSchedule
 
 BirthRule = Literal["law", "stochastic", "round", "poisson"]
@@ -47,6 +47,8 @@ class SamplerConfig:
 
     Raises
     ------
+    TypeError
+        If the schedule is none.
     ValueError
         If a setting is unknown or out of range.
     """
@@ -62,6 +64,8 @@ class SamplerConfig:
         if not (isinstance(self.attrition, numbers.Real) and 0.0 <= self.attrition <= 1.0):
             raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition!r}.")
         check_whole(n_steps=self.n_steps)
+        if not isinstance(self.schedule, SurvivalSchedule):
+            raise TypeError(f"schedule is a SurvivalSchedule, such as get_schedule('cosine'); got {self.schedule!r}.")
         self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
         check_choice(get_args(AttritionKind), attrition_kind=self.attrition_kind)
         check_choice(get_args(BirthRule), births=self.births)
@@ -134,7 +138,15 @@ def sample(
     -------
     Tensor
         Whole numbers on noised entries, zero elsewhere; shape ``(n_obs, n_vars)``.
+
+    Raises
+    ------
+    TypeError
+        If the generator is no :class:`RowGenerator`, or the denoiser answers with something else than intensities.
+    ValueError
+        If the generator has other rows than the context, or intensities are of another shape than counts.
     """
+    check_generator(generator, len(context.counts))
     config = config or SamplerConfig()
     grid = [p, *(later for later in config.survival_grid() if later > p)]
     x = torch.zeros_like(context.counts) if start is None else start
@@ -142,12 +154,32 @@ def sample(
     for step, (p_t, p_s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         intensity = denoiser(x, torch.full_like(x[:, :1], p_t), context)
         if step == 0:
+            check_intensity(intensity, x)
             largest = largest_mean(intensity)
         intensity = at_most(intensity, largest)
         x = reverse_step(x, intensity, p_t, p_s, context.noised, generator, config)
         if callback is not None:
             callback(SamplerState(step, p_s, x, intensity))
     return x
+
+
+def check_intensity(intensity: Intensity, x: Tensor) -> None:
+    """Check that a denoiser's answer has one mean, and one shape if any, for every entry of `x`.
+
+    Raises
+    ------
+    TypeError
+        If it is no :class:`Intensity`.
+    ValueError
+        If it is of another shape than `x`.
+    """
+    if not isinstance(intensity, Intensity):
+        raise TypeError(f"A denoiser answers with an Intensity; got {type(intensity).__name__}.")
+    for name, values in (("mean", intensity.mean), ("shape", intensity.shape)):
+        if values is not None and values.shape != x.shape:
+            raise ValueError(
+                f"Intensity.{name} has shape {tuple(values.shape)}, and counts {tuple(x.shape)}: expand it."
+            )
 
 
 def largest_mean(first: Intensity) -> Tensor | None:
@@ -220,7 +252,11 @@ def births(
         born = law.quantile(generator.uniform(*event_shape, at=at))
     else:
         lost = mean * (1.0 - p_t)
-        lost = torch.round(lost) if rule == "round" else torch.floor(lost + generator.uniform(*event_shape, at=at))
+        if rule == "round":
+            lost = torch.round(lost)
+        else:  # not floor(lost + u): of 255 and u next to 1 float32 makes 256
+            whole = lost.floor()
+            lost = whole + (lost - whole + generator.uniform(*event_shape, at=at) >= 1.0)
         beta = torch.full_like(mean, min(1.0, exposure / (1.0 - p_t)))
         born = binomial_quantile(generator.uniform(*event_shape, at=at), lost, beta)
     return torch.zeros_like(intensity.mean).flatten().index_copy(0, at, born).view_as(intensity.mean)

@@ -42,7 +42,16 @@ class CovariateEmbedding(nn.Module):
             Codes, −1 where unknown; int64, shape ``(n_obs, n_categorical)``.
         continuous
             Standardised values, NaN where unknown; shape ``(n_obs, n_continuous)``.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer categorical covariates than there were.
         """
+        if categories.shape[1] != len(self.tables):
+            raise ValueError(
+                f"There are {len(self.tables)} categorical covariates; got codes of {categories.shape[1]}."
+            )
         features = [
             table(torch.where(code < 0, n, code))
             for table, n, code in zip(self.tables, self.n_categories, categories.unbind(1), strict=True)

@@ -1,4 +1,4 @@
-"""The best linear estimate of every variable from all that was seen: kriging, or a Wiener filter of images."""
+"""A linear estimate of every variable from all that was seen: kriging, or a Wiener filter of images."""
 
 from collections.abc import Iterable
 
@@ -10,12 +10,13 @@ _LEAST = 0.01  # smallest intensity, in means, as a linear estimate may fall bel
 
 
 class LinearEstimate(nn.Module):
-    """Intensities of births by the linear estimate with the least squared error, given means and covariances.
+    """Intensities of births by a linear estimate with small squared error, given means and covariances.
 
-    Counts c seen at exposure e are c / e = x + noise, of variance m (1 − e) / e for variables of mean m. With Σ the
-    covariance of the variables, D that of the noise, both of those that were seen, a = (Σ + D)⁻¹ (c / e − μ) and the
-    estimate is μ + Σ a: for all entries noised alike the Wiener filter, for entries that are known or unknown simple
-    kriging (Matheron 1963). Gaussian variables have no better one, and images are near enough to be a start.
+    Counts c seen at exposure e are c / e = x + noise, of variance m (1 − e) / e, where m is the mean over all
+    variables: for those of equal means it is the best linear estimate. With Σ the covariance of the variables, D that
+    of the noise, both of those that were seen, a = (Σ + D)⁻¹ (c / e − μ) and the estimate is μ + Σ a: for all entries
+    noised alike the Wiener filter, for entries that are known or unknown simple kriging (Matheron 1963). Gaussian
+    variables have no better one, and images are near enough to be a start.
 
     Where exposures differ within an observation it takes a system of equations of its own, n_vars³ / 3
     multiplications at most: for hundreds of variables.
