@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from countsdiff.core import FactorModel
+from countsdiff.core import Denoiser, FactorModel, thin
 
 N_VARS, N_FACTORS = 12, 3
 
@@ -124,3 +124,26 @@ def test_factors_that_nothing_loads_on_change_nothing(model):
     # nor does an unused one before used ones
     first = FactorModel(model.variables, loadings.flip(1), model.noise)
     torch.testing.assert_close(first(z, exposure), padded(z, exposure).flip(1))
+
+
+@pytest.mark.parametrize("mean", [0.1, 10.0, 1000.0])
+@pytest.mark.parametrize("p", [0.5, 0.1, 0.02])
+def test_factors_of_noised_counts_are_no_larger_than_those_of_the_whole(mean, p, generator, make_context):
+    # a posterior mean given less is closer to 0; with the bare exposure slopes were 4.6 and 40 (mean 10 and 1000)
+    n_obs, n_vars = 2000, 60
+    truth = torch.randn(n_obs, 1, generator=generator)
+    counts = torch.poisson(mean * torch.exp(0.7 * truth).expand(n_obs, n_vars), generator=generator)
+    factors = FactorModel(torch.arange(n_vars), torch.full((n_vars, 1), 0.5), torch.full((n_vars,), 0.5))
+    seen = []
+
+    def backbone(evidence):
+        seen.append(evidence.factors[:, 0])
+        return torch.zeros_like(evidence.log_ratio), torch.zeros_like(evidence.log_ratio)
+
+    denoiser = Denoiser(backbone, counts.mean(0), torch.ones(n_vars), factors=factors, size_factors=False)
+    context = make_context(n_obs, n_vars)
+    for share in (1.0, p):
+        denoiser(thin(counts, share, generator), torch.full((n_obs, 1), share), context)
+    whole, part = seen
+    slope = float((whole * part).sum() / whole.square().sum())
+    assert 0.05 < slope < 1.05

@@ -17,7 +17,8 @@ class FactorModel(nn.Module):
 
     With f ~ N(0, 1) and noise of variance ψ of an entry seen in full, ψ / e of one seen at exposure e, the posterior
     mean is (1 + Wᵀ (e / ψ) W)⁻¹ Wᵀ (e / ψ) z, in which unseen entries do not appear. What is given is e z: log ratios
-    that were shrunken as far as little was seen are such. A network of fixed weights would have to learn as much for
+    that were shrunken as far as little was seen are such, with e = exposure × (r + m) / (r + exposure × m) for counts
+    of mean m and gamma shape r. A network of fixed weights would have to learn as much for
     every pattern of what is seen.
 
     Other loadings come by ``load_state_dict``: those that are changed in place may not be looked at.

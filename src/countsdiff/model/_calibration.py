@@ -17,7 +17,7 @@ from countsdiff.model._module import CountsDiffModule
 
 Minibatches = Iterable[dict[str, Tensor]]
 
-_LEVEL_SPREAD = 0.05  # of levels around 1 before anything is seen
+_LEVEL_SPREADS = 0.05, 0.2  # of levels around 1 before anything is seen; of a network that has memorised its cells
 _SLOPE_SPREAD = 0.2  # of slopes
 _KNOWN_LEVEL, _KNOWN_SHAPES = 0.8, 2 / 3  # weights of trained entries in the level and in the shapes, at most
 _MEMORISED = 0.3  # excess variance left of trained entries, below which they go astray and are trusted less
@@ -56,11 +56,14 @@ def calibrate(
     memory, slope = 1.0, 1.0
     if known.shape is not None:
         memory = fit_memory(known.counts, known.level() * known.mean, known.shape)
-        # of trained entries it would be 1 and more: they are known as well as the network believes
-        slope = memory + (1.0 - memory) * fit_slope(unknown.counts, unknown.mean, unknown.base, _SLOPE_SPREAD)
+        # of trained entries it would be 1 and more: they are known as well as the network believes. Other entries of
+        # trained cells are known far better than held-out cells, unless there was nothing to learn
+        of_others = fit_slope(unknown.counts, unknown.mean, unknown.base, _SLOPE_SPREAD)
+        slope = 1.0 - (1.0 - memory) * (1.0 - of_others) ** 2
     trust = min((memory / _MEMORISED) ** 2, 1.0)
     of_known = _KNOWN_LEVEL * trust
-    level = known.level() ** of_known * unknown.level(_LEVEL_SPREAD) ** (1.0 - of_known)
+    usual, wide = _LEVEL_SPREADS
+    level = known.level() ** of_known * unknown.level(trust * usual + (1.0 - trust) * wide) ** (1.0 - of_known)
     if slope != 1.0:
         module.set_calibration(Corrections(slope=slope))
         total = unknown.total()
