@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from countsdiff.layers import by_name, get_layer
-from countsdiff.matrix import check_sparse, to_dense
+from countsdiff.matrix import check_not_lazy, check_sparse, to_dense
 
 SPARSE_BELOW = 1 / 3  # a CSR matrix of float32 is smaller than a dense one up to half of the entries
 _LARGEST = 2**24  # beyond it float32 skips whole numbers
@@ -155,7 +155,10 @@ def by_position(matrix: Any, adata: AnnData) -> Any:
             absent = names.difference(own)
             if len(absent):
                 raise ValueError(f"The data frame lacks the {what} {absent[0]!r}.")
-        matrix = matrix.loc[adata.obs_names, adata.var_names]
+        if not (matrix.index.equals(adata.obs_names) and matrix.columns.equals(adata.var_names)):
+            check_unique(matrix.index, "cell")
+            check_unique(matrix.columns, "gene")
+            matrix = matrix.loc[adata.obs_names, adata.var_names]
     return as_row_access(matrix) if sparse.issparse(matrix) or is_on_disk(matrix) else np.asarray(matrix)
 
 
@@ -191,6 +194,7 @@ def check_counts(adata: AnnData, layer: str | None, name: str = "adata") -> None
     if 0 in matrix.shape:
         raise ValueError(f"{where} is empty: {matrix.shape[0]} cells × {matrix.shape[1]} genes.")
     check_unique(adata.var_names, "gene")
+    check_not_lazy(matrix, where)
     with _damage_of(where):
         matrix = as_row_access(matrix)
     for at in CellReader(matrix).chunks():

@@ -1,5 +1,6 @@
 """What an AnnData has by name: ``X`` and the layers, and the columns of ``obs``."""
 
+import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -63,6 +64,15 @@ def check_not_part_on_disk(adata: AnnData) -> None:
     """
     if adata.is_view and adata.isbacked:
         raise ValueError("A part of data on disk cannot be registered; read it first: adata = adata.to_memory().")
+
+
+def warn_of_view(stacklevel: int) -> None:
+    """Warn of what is about to be written into a view; `stacklevel` counts from here."""
+    warnings.warn(
+        "These data are a view, and become a copy: what is written is there, not in the data that they are a part of. "
+        "Keep a name for it, as in part = adata[cells].copy().",
+        stacklevel=stacklevel,
+    )
 
 
 def become_actual(adata: AnnData) -> None:

@@ -46,3 +46,18 @@ def check_sparse(matrix: Any) -> None:
     if pointers[-1] != len(matrix.indices) or (np.diff(pointers) < 0).any():
         raise ValueError("index pointers of a sparse matrix are out of order")
     matrix.check_format(full_check=True)
+
+
+def check_not_lazy(matrix: Any, where: str) -> None:
+    """Check that a matrix, which stands at `where`, is no dask array of sparse blocks; dense ones are read as they are.
+
+    Raises
+    ------
+    ValueError
+        If it is one: its rows are neither numpy's nor scipy's.
+    """
+    if hasattr(matrix, "compute") and sparse.issparse(getattr(matrix, "_meta", None)):
+        raise ValueError(
+            f"{where} is a dask array of sparse blocks: read it first, adata = adata.to_memory(), or take counts from "
+            "disk by countsdiff.store.open_store."
+        )

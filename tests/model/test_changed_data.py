@@ -1,8 +1,11 @@
 """Data that are no longer what a model was made with: changed in place, copied, cut."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
+from scvi.model import SCVI
 
 from countsdiff import CountsDiffImputer
 
@@ -131,3 +134,38 @@ class TestFarCovariates:
         with pytest.warns(UserWarning, match=r"obs\['age'\] holds .* far from the .* of training.*\(90 such cells\)"):
             far = model.denoise(days, inplace=False)
         np.testing.assert_allclose(far, model.denoise(edge, inplace=False), rtol=1e-3)
+
+
+def test_codes_of_another_model_stay_where_they_are(make_adata, train):
+    adata, other = make_adata(), make_adata()
+    SCVI.setup_anndata(other, batch_key="batch")
+    codes, columns = other.obs["_scvi_batch"].copy(), list(other.obs)
+    train(adata, batch_key="kind").impute(other)
+    pd.testing.assert_series_equal(other.obs["_scvi_batch"], codes)
+    assert list(other.obs) == columns
+
+
+def test_a_result_in_a_view_without_a_name_is_warned_of(make_adata, train):
+    adata = make_adata()
+    model = train(adata)
+    with pytest.warns(UserWarning, match="are a view") as caught:
+        model.impute(adata[:20])
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="are a view") as caught:
+        CountsDiffImputer.setup_anndata(adata[:20])
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.impute(adata[:20], inplace=False)
+
+
+def test_marks_of_cells_that_share_a_name(make_adata, train, hidden):
+    adata = make_adata()
+    model = train(adata)
+    twins = make_adata()
+    twins.obs_names = ["twin"] * twins.n_obs
+    marks = pd.DataFrame(hidden, index=twins.obs_names, columns=twins.var_names)
+    expected = model.impute(twins, missing=hidden, inplace=False)
+    np.testing.assert_array_equal(model.impute(twins, missing=marks, inplace=False), expected)
+    with pytest.raises(ValueError, match="cell name 'twin' stands more than once"):
+        model.impute(twins, missing=marks.iloc[:, ::-1], inplace=False)

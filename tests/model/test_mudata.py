@@ -307,6 +307,15 @@ def test_bad_input_is_named(model):
         CountsDiffImputer(make_mudata())
 
 
+def test_a_complete_modality_has_no_result_of_when_it_was_not(model):
+    mdata = make_mudata()
+    model.impute(mdata)
+    whole = mdata[mdata["prot"].obs_names].copy()
+    assert "prot_imputed" in whole.obsm
+    model.impute(whole, missing="all")
+    assert "prot_imputed" not in whole.obsm
+
+
 def test_data_that_nobody_set_up_stay_as_they_are(model):
     mdata = make_mudata(seed=3)
     obsm, obs = list(mdata.obsm), list(mdata.obs)

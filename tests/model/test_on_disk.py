@@ -198,3 +198,23 @@ def test_a_part_of_data_on_disk_is_refused(tmp_path, make_adata, train):
     for use in (CountsDiffImputer.setup_anndata, model.impute):
         with pytest.raises(ValueError, match=r"read it first: adata = adata.to_memory\(\)"):
             use(part)
+
+
+def test_data_on_disk_stay_where_they_are_when_saved_with_a_model(tmp_path, make_adata, train):
+    make_adata().write_h5ad(tmp_path / "cells.h5ad")
+    adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    model = train(adata)
+    counts = adata.X[:]
+    model.save(tmp_path / "model", save_anndata=True)
+    assert adata.filename == tmp_path / "cells.h5ad"
+    saved = ad.read_h5ad(tmp_path / "model" / "adata.h5ad")
+    for matrix in (adata.X[:], saved.X):
+        np.testing.assert_array_equal(matrix.toarray(), counts.toarray())
+
+
+def test_lazy_sparse_matrices_are_to_be_read_first(make_adata):
+    dask = pytest.importorskip("dask.array")
+    adata = make_adata()
+    adata.X = dask.from_array(adata.X.toarray(), chunks=(50, -1)).map_blocks(sparse.csr_matrix)
+    with pytest.raises(ValueError, match="adata.to_memory"):
+        CountsDiffImputer.setup_anndata(adata)

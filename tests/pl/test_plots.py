@@ -163,6 +163,9 @@ def test_history_of_training(make_adata):
     model = CountsDiffImputer(adata, width=16)
     with pytest.raises(ValueError, match="no history"):
         pl.history(model)
+    model.train(2, logger=False, enable_progress_bar=False)
+    with pytest.raises(ValueError, match=r"model\.trainer\.logger"):
+        pl.history(model)
     model.train(max_steps=300, batch_size=32, enable_progress_bar=False)
     axes = pl.history(model, show=False)
     training, validation = axes.lines[0], axes.figure.axes[1].lines[0]

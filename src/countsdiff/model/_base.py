@@ -14,13 +14,13 @@ from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 
 from countsdiff.arguments import check_whole
 from countsdiff.core.guidance import ClassifierFreeGuidance
 from countsdiff.core.sampler import SamplerState
 from countsdiff.counts import CellReader, align_genes, as_row_access, check_boolean, check_counts
-from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read
+from countsdiff.layers import check_key, check_not_part_on_disk, check_not_read, warn_of_view
 from countsdiff.model._covariates import CovariateModel
 from countsdiff.model._data import check_is_data, chosen_rows, row_keys
 from countsdiff.model._layout import JointTables, Layout, OneTable
@@ -35,6 +35,7 @@ from countsdiff.model.write import Collector, collect
 logger = logging.getLogger("countsdiff")
 
 _MAX_CALIBRATION = 2_000_000  # entries of evenly spaced cells
+_MINIBATCH = 128  # of these; scvi-tools' setting would move what calibration draws
 
 _COVARIATES = (
     REGISTRY_KEYS.BATCH_KEY,
@@ -68,6 +69,8 @@ class CellModel(CovariateModel):
         adata = self._adata_or_own(adata)
         if inplace:
             names = self._result_names(request, key_added, missing)
+            if adata.is_view:
+                warn_of_view(stacklevel=4)
         else:
             check_key(key_added)
             names = request.names(key_added)
@@ -165,8 +168,8 @@ class CellModel(CovariateModel):
         most = max(_MAX_CALIBRATION // self.summary_stats.n_vars, at_least)
         cells = cells[:: math.ceil(len(cells) / most) or 1]
         if on_disk(self.adata_manager):
-            return CellsInOrder(self.adata_manager, cells, settings.batch_size)
-        return self._make_data_loader(self.adata, indices=cells, batch_size=settings.batch_size)
+            return CellsInOrder(self.adata_manager, cells, _MINIBATCH)
+        return self._make_data_loader(self.adata, indices=cells, batch_size=_MINIBATCH)
 
     def _adata_or_own(self, adata: AnnData | None) -> AnnData:
         adata = self.adata if adata is None else adata

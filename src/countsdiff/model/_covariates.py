@@ -17,7 +17,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
-from countsdiff.model._data import check_columns
+from countsdiff.model._data import check_columns, obs_of
 from countsdiff.model._module import FARTHEST
 
 _UUID = "_scvi_uuid"  # of data that are registered
@@ -77,7 +77,10 @@ class CovariateModel(BaseModelClass):
                     now = getattr(adata, place)
                     for name in set(now) - set(entries):
                         del now[name]
-                adata.uns.update({key: value for key, value in before["uns"].items() if str(key).startswith("_scvi")})
+                    # by their names other models of scvi-tools have their codes there, and would take these for theirs
+                    for name in entries:
+                        if str(name).startswith(("_scvi", "_countsdiff")):
+                            now[name] = entries[name]
 
     def _is_set_up(self, adata: AnnData | MuData) -> bool:
         """Whether somebody set up these very data: a copy of such data brings their registration along."""
@@ -101,8 +104,8 @@ class CovariateModel(BaseModelClass):
             unknown = values.difference(pd.Index(known), sort=False)
             if len(unknown):
                 raise ValueError(
-                    f"adata.obs[{column!r}] has {unknown.tolist()[0]!r}, which the model was not trained on; it knows "
-                    f"{known.tolist()}. load_query_data takes a model to data of other categories."
+                    f"{obs_of(adata)}[{column!r}] has {unknown.tolist()[0]!r}, which the model was not trained on; it "
+                    f"knows {known.tolist()}. load_query_data takes a model to data of other categories."
                 )
 
     def _known_categories(self) -> dict[str, NDArray[Any]]:
@@ -123,8 +126,8 @@ class CovariateModel(BaseModelClass):
             if far.any():
                 nearest = at + math.copysign(FARTHEST * scale, values[far][0] - at)
                 warnings.warn(
-                    f"adata.obs[{name!r}] holds {values[far][0]:g} for cell {adata.obs_names[far][0]!r}, far from the "
-                    f"{at:g} ± {scale:g} of training: taken for {nearest:g} ({far.sum()} such cells).",
+                    f"{obs_of(adata)}[{name!r}] holds {values[far][0]:g} for cell {adata.obs_names[far][0]!r}, far "
+                    f"from the {at:g} ± {scale:g} of training: taken for {nearest:g} ({far.sum()} such cells).",
                     stacklevel=5,
                 )
 

@@ -97,6 +97,11 @@ def check_is_data(adata: Any) -> None:
         raise TypeError(f"The data are AnnData or MuData; got {type(adata).__name__}.")
 
 
+def obs_of(data: AnnData | MuData) -> str:
+    """How users call the table of cells of their data."""
+    return "mdata.obs" if isinstance(data, MuData) else "adata.obs"
+
+
 def covariate_columns(setup: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Columns of ``obs`` that a set-up names: those of categories, and those of numbers, the size factor first."""
 
@@ -135,6 +140,7 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
         Naming the column and the first cell whose value will not do, and what to do.
     """
     categorical, numbers = covariate_columns(setup)
+    where = obs_of(adata)
     for key in categorical:
         if key not in adata.obs:
             continue
@@ -142,33 +148,33 @@ def check_covariates(adata: AnnData, setup: Mapping[str, Any]) -> None:
         if pd.isna(values).any():
             cell = adata.obs_names[np.flatnonzero(adata.obs[key].isna())[0]]
             raise ValueError(
-                f"adata.obs[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
+                f"{where}[{key!r}] has no value for cell {cell!r}; fill in a category, such as 'unknown', or leave "
                 "such cells out."
             )
         if len({isinstance(value, str) for value in values}) > 1:
             raise ValueError(
-                f"adata.obs[{key!r}] mixes text and numbers; make all of it text: adata.obs[{key!r}].astype(str)."
+                f"{where}[{key!r}] mixes text and numbers; make all of it text: {where}[{key!r}].astype(str)."
             )
         try:
             encode(np.asarray(values))
         except TypeError as error:
             raise ValueError(
-                f"adata.obs[{key!r}] holds values that cannot be saved with a model, such as {values[0]!r}; make them "
-                f"text: adata.obs[{key!r}].astype(str)."
+                f"{where}[{key!r}] holds values that cannot be saved with a model, such as {values[0]!r}; make them "
+                f"text: {where}[{key!r}].astype(str)."
             ) from error
     size_factor = setup.get("size_factor_key")
     for key in numbers:
         if key not in adata.obs:
             continue
         if not pd.api.types.is_numeric_dtype(adata.obs[key]):
-            raise ValueError(f"adata.obs[{key!r}] holds {adata.obs[key].dtype}, not numbers.")
+            raise ValueError(f"{where}[{key!r}] holds {adata.obs[key].dtype}, not numbers.")
         values = adata.obs[key].to_numpy(dtype=np.float64, na_value=np.nan)
         bad = np.isinf(values) | ((values <= 0.0) if key == size_factor else False)
         if bad.any():
             cell, value = adata.obs_names[np.argmax(bad)], values[np.argmax(bad)]
             wanted = "a size factor, positive and finite" if key == size_factor else "a finite number"
             raise ValueError(
-                f"adata.obs[{key!r}] holds {value:g} for cell {cell!r}, which is not {wanted}; unknown ones are NaN."
+                f"{where}[{key!r}] holds {value:g} for cell {cell!r}, which is not {wanted}; unknown ones are NaN."
             )
 
 

@@ -75,6 +75,7 @@ class Modalities:
             where, rows = _rows(mdata, name)
             if name in mdata.mod:
                 mdata.mod[name].layers[key] = block[where][np.argsort(rows)]
+            mdata.obsm.pop(f"{name}_{key}", None)  # of when cells lacked the modality, perhaps
             if len(rows) < mdata.n_obs:
                 mdata.obsm[f"{name}_{key}"] = block
 

@@ -10,7 +10,8 @@ import mudata
 import numpy as np
 import torch
 from anndata import AnnData
-from mudata import MuData
+from anndata.io import write_h5ad
+from mudata import MuData, write_h5mu
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
@@ -102,8 +103,11 @@ class SavedModel(CellModel):
         }
         with replacing(folder, last=prefix + _RECORD) as new:
             if save_anndata:
-                name = prefix + (_MUDATA if isinstance(self.adata, MuData) else _ANNDATA)
-                self.adata.write(new / name, **anndata_write_kwargs)
+                # functions: the methods would have data on disk look for themselves in the new file from then on
+                if isinstance(self.adata, MuData):
+                    write_h5mu(new / (prefix + _MUDATA), self.adata, **anndata_write_kwargs)
+                else:
+                    write_h5ad(new / (prefix + _ANNDATA), self.adata, **anndata_write_kwargs)
             write_weights(self.module, new / (prefix + _WEIGHTS))
             checksum = digest(new / (prefix + _WEIGHTS))
             write_document({**record, "weights_sha256": checksum}, new / (prefix + _RECORD), FORMAT)

@@ -18,7 +18,7 @@ from scvi.data.fields import (
 from scvi.utils import setup_anndata_dsp
 
 from countsdiff.counts import as_row_access, check_boolean, check_counts
-from countsdiff.layers import become_actual, by_name, get_layer
+from countsdiff.layers import become_actual, by_name, get_layer, warn_of_view
 from countsdiff.model._base import CellModel
 from countsdiff.model._data import (
     KEYS,
@@ -91,6 +91,7 @@ class RegisteredModel(CellModel):
             other = " (MuData is set up by setup_mudata)" if isinstance(adata, MuData) else ""
             raise TypeError(f"setup_anndata takes AnnData; got {type(adata).__name__}{other}.")
         if adata.is_view:
+            warn_of_view(stacklevel=3)
             become_actual(adata)
         if pd.api.types.is_numeric_dtype(adata.var_names):
             adata.var_names = adata.var_names.astype(str)  # as anndata does with those that it is made with

@@ -100,7 +100,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             history as if nothing had happened, to the last bit.
         **trainer_kwargs
             Further arguments for :class:`scvi.train.Trainer`, for example ``precision="bf16-mixed"`` on a GPU,
-            ``accumulate_grad_batches``, ``callbacks`` or ``enable_progress_bar=False``.
+            ``accumulate_grad_batches``, ``callbacks`` (Lightning's ``ModelCheckpoint`` wants
+            ``enable_checkpointing=True``, too) or ``enable_progress_bar=False``.
 
         Raises
         ------
@@ -156,8 +157,8 @@ class TrainableModel(UnsupervisedTrainingMixin, CellModel):
             settings |= checkpointing(Path(resume), fingerprint(self) | plan | cells | how, settings)
         random = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
         with random, _without_notices(), stopping_as_told(), self._or_as_before():
-            # scvi-tools adds to the history of a model that was trained, and a query has none
-            self.is_trained_ = self.is_trained_ and self.history_ is not None
+            # scvi-tools adds to the history of a model that was trained; a query has none, nor what logged elsewhere
+            self.is_trained_ = self.is_trained_ and bool(self.history_)
             self.module.set_calibration(calibrated=False)
             super().train(
                 max_epochs=max_epochs,

@@ -42,10 +42,12 @@ def history(
     Raises
     ------
     ValueError
-        If the model is not trained.
+        If the model is not trained, or its losses went elsewhere.
     """
     losses = model.history or {}
     if "train_loss" not in losses:
+        if model.is_trained:
+            raise ValueError("The losses of this training went to a logger of your own: model.trainer.logger has them.")
         raise ValueError("The model has no history: train it first.")
     axes = start(ax, (5.0, 3.4))
     training = losses["train_loss"].iloc[:, 0].astype(float)
