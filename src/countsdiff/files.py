@@ -18,7 +18,7 @@ def sync(path: Path) -> None:
     """Have a file, or all those in a folder, on the disk: before a power cut a name must not be there without them."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
-            with file.open("rb") as opened:
+            with file.open("r+b") as opened:  # Windows synchronises only what may be written
                 os.fsync(opened.fileno())
 
 

@@ -137,12 +137,13 @@ def write_report(results: Results) -> Path:
     """
     text = "\n".join(_lines(results)) + "\n"
     with atomic(results.folder / "report.md") as file:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     page = results.folder / "report.html"
     with atomic(page) as file:
         file.write_text(
-            f'<!doctype html>\n<meta charset="utf-8">\n<title>Benchmark</title>\n<style>\n{_STYLE}\n</style>\n{body}'
+            f'<!doctype html>\n<meta charset="utf-8">\n<title>Benchmark</title>\n<style>\n{_STYLE}\n</style>\n{body}',
+            encoding="utf-8",
         )
     return page
 

@@ -211,7 +211,7 @@ def get_config(name: str | Path) -> ImageConfig:
         names = ", ".join(config_names())
         raise ValueError(f"There is no configuration {str(name)!r}; choose one of {names}, or a file.")
     try:
-        settings = yaml.safe_load(file.read_text())
+        settings = yaml.safe_load(file.read_bytes())
     except yaml.YAMLError as error:
         raise ValueError(f"{name}: this is no YAML, {' '.join(str(error).split())}.") from error
     if not isinstance(settings, dict):
