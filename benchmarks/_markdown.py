@@ -1,5 +1,6 @@
 """Tables and pages for people."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -8,11 +9,17 @@ _NOTES = "## Notes"  # by hand, at the end of a page
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Table without its index, numbers to four digits."""
+    """Table without its index, numbers to four digits, and nothing where there is none."""
     lines = [" | ".join(table.columns), "|".join(["---"] * len(table.columns))]
     for row in table.itertuples(index=False):
-        lines.append(" | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+        lines.append(" | ".join(_cell(value) for value in row))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.4g}"
 
 
 def write_page(path: Path, *parts: str) -> None:

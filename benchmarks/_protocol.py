@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from countsdiff import pp
 
-# data set -> column of obs with the labels that the label mean may use
+# data set -> column of obs with the labels that the label mean may use; cell_type, if there is one, for others
 DATASETS = {
     "pbmc3k": "classified",
     "heart_fetal_st": "region",
@@ -42,10 +42,10 @@ def load(name: str, data_dir: Path, n_genes: int = 1000) -> Dataset:
     adata = ad.read_h5ad(path)
     sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
     adata = adata[:, pp.highly_variable(adata, n_genes)]
-    column = DATASETS.get(name)
+    column = DATASETS.get(name, "cell_type")
     # numba, which scanpy runs on, resets the number of threads that torch was told to use
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    labels = None if column is None else adata.obs[column].astype(str).to_numpy()
+    labels = adata.obs[column].astype(str).to_numpy() if column in adata.obs else None
     return Dataset(name, adata.X.toarray().astype(np.float32), labels)
 
 
