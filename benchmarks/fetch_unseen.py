@@ -20,7 +20,7 @@ import scanpy as sc
 from scipy import sparse
 
 from countsdiff.download import cache_dir, download
-from countsdiff.files import digest
+from countsdiff.files import check_digest
 
 _PYPI = "https://files.pythonhosted.org/packages"
 # palantir: CD34+ cells of human marrow; dropkick: 10x Genomics' PBMC and T cells, empty droplets among them; popv:
@@ -45,13 +45,8 @@ def fetch(name: str) -> Path:
     """Download a package's sources, once, and take the .h5ad files out of them."""
     place, checksum = SOURCES[name]
     archive, folder = cache_dir() / f"{name}.tar.gz", cache_dir() / name
-
-    def check(path: Path) -> None:
-        if digest(path) != checksum:
-            raise ValueError(f"{path} is not the file that was measured: its checksum differs.")
-
     if not archive.exists():
-        download(f"{_PYPI}/{place}/{archive.name}", archive, check)
+        download(f"{_PYPI}/{place}/{archive.name}", archive, lambda path: check_digest(path, checksum))
     if not folder.exists():
         with tarfile.open(archive) as tar:
             members = [member for member in tar.getmembers() if member.name.endswith(".h5ad")]

@@ -14,6 +14,22 @@ def digest(path: Path, kind: str = "sha256") -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
+def check_digest(path: Path, expected: str, kind: str = "sha256") -> None:
+    """Check that a file is the one that was published.
+
+    Raises
+    ------
+    ValueError
+        If it has another checksum.
+    """
+    found = digest(path, kind)
+    if found != expected:
+        raise ValueError(
+            f"{path}: its {kind.upper()} checksum is {found}, that of the file published is {expected}; it is damaged "
+            "or another file, copy or download it again."
+        )
+
+
 def sync(path: Path) -> None:
     """Have a file, or all those in a folder, on the disk: before a power cut a name must not be there without them."""
     for file in path.rglob("*") if path.is_dir() else [path]:

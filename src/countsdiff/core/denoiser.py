@@ -125,12 +125,14 @@ class Denoiser(nn.Module):
             group_size = (self._by_group(counts) + 0.1) / (seen + 0.1)
         size = group_size if self.n_groups == 1 else group_size[:, self.group]
         log_ratio = shrunken_log_ratio(counts, size * expected, self.dispersion)
-        # the exposure that log ratios are shrunk by: e where little is expected, and near 1 of many counts at any e
-        weight = exposure * (self.dispersion + size * self.mean) / (self.dispersion + size * expected)
         summary = torch.cat([p, group_size.log(), seen / self._by_group(self.mean.unsqueeze(0))], dim=1)
         base = self.calibration.shrunken(self.calibration.level_at(p) * size * self.mean, p)
         covariates = (context.categories, context.continuous)
-        factors = counts.new_zeros(len(counts), 0) if self.factors is None else self.factors(log_ratio, weight)
+        factors = counts.new_zeros(len(counts), 0)
+        if self.factors is not None:
+            # what log ratios are shrunk by: the exposure where little is expected, and near 1 of many counts at any
+            weight = exposure * (self.dispersion + size * self.mean) / (self.dispersion + size * expected)
+            factors = self.factors(log_ratio, weight)
         estimate = None if self.estimate is None else self.estimate(counts, exposure)
         return counts, Evidence(log_ratio, exposure, summary, *covariates, base, factors, estimate)
 

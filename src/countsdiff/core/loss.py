@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from countsdiff.arguments import check_choice
-from countsdiff.core.schedule import ScheduleValue, Spacing, SurvivalSchedule
+from countsdiff.core.schedule import ScheduleValue, Spacing, SurvivalSchedule, check_schedule
 
 LossWeight = Callable[[ScheduleValue], Tensor]
 
@@ -100,8 +100,7 @@ class TimeSampler:
     largest_p: float = 0.98
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedule, SurvivalSchedule):
-            raise TypeError(f"schedule is a SurvivalSchedule, such as get_schedule('cosine'); got {self.schedule!r}.")
+        check_schedule(self.schedule)
         get_weight(self.weight)  # an unknown name is an error here, not in the first minibatch
         if not 0.0 <= self.share_empty <= 1.0:
             raise ValueError(f"share_empty is a share, in [0, 1]; got {self.share_empty}.")

@@ -15,7 +15,7 @@ from countsdiff.core.counting import binomial_quantile
 from countsdiff.core.interfaces import Context, DenoiserFn, Intensity
 from countsdiff.core.process import attrition_limit, birth_exposure, survivors
 from countsdiff.core.random import RowGenerator, check_generator
-from countsdiff.core.schedule import CosineSchedule, Spacing, SurvivalSchedule
+from countsdiff.core.schedule import CosineSchedule, Spacing, SurvivalSchedule, check_schedule
 
 BirthRule = Literal["law", "stochastic", "round", "poisson"]
 AttritionKind = Literal["rescaled", "capped"]
@@ -64,8 +64,7 @@ class SamplerConfig:
         if not (isinstance(self.attrition, numbers.Real) and 0.0 <= self.attrition <= 1.0):
             raise ValueError(f"Attrition is a share, in [0, 1]; got {self.attrition!r}.")
         check_whole(n_steps=self.n_steps)
-        if not isinstance(self.schedule, SurvivalSchedule):
-            raise TypeError(f"schedule is a SurvivalSchedule, such as get_schedule('cosine'); got {self.schedule!r}.")
+        check_schedule(self.schedule)
         self.schedule.time_grid(self.n_steps, self.spacing)  # or raises
         check_choice(get_args(AttritionKind), attrition_kind=self.attrition_kind)
         check_choice(get_args(BirthRule), births=self.births)

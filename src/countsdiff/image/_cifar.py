@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from countsdiff.download import cache_dir, download
-from countsdiff.files import digest
+from countsdiff.files import check_digest
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
@@ -68,7 +68,7 @@ def read_batch(path: Path) -> dict[bytes, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; CIFAR-10 comes as {URL}, to be unpacked.")
-    check_md5(path, MD5[path.name])
+    check_digest(path, MD5[path.name], "md5")
     with path.open("rb") as file:
         try:
             batch = unpickle(file)
@@ -113,19 +113,9 @@ def fetch() -> Path:
     if not all((folder / name).is_file() for name in MD5 if not name.endswith(".gz")):
         archive = cache_dir() / "cifar-10-python.tar.gz"
         if archive.is_file():
-            check_md5(archive, MD5[archive.name])  # it may have been put there by hand
+            check_digest(archive, MD5[archive.name], "md5")  # it may have been put there by hand
         else:
-            download(URL, archive, lambda path: check_md5(path, MD5[archive.name]))
+            download(URL, archive, lambda path: check_digest(path, MD5[archive.name], "md5"))
         with tarfile.open(archive) as tar:
             tar.extractall(cache_dir(), filter="data")
     return folder
-
-
-def check_md5(path: Path, expected: str) -> None:
-    """Raise ValueError if a file has another checksum than the one expected."""
-    found = digest(path, "md5")
-    if found != expected:
-        raise ValueError(
-            f"{path}: its MD5 checksum is {found}, that of the file published is {expected}; it is damaged or another "
-            "file, copy or download it again."
-        )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from countsdiff.core.schedule._base import ScheduleValue, Spacing, SurvivalSchedule
+from countsdiff.core.schedule._base import ScheduleValue, Spacing, SurvivalSchedule, check_schedule
 from countsdiff.core.schedule._continuous import CosineSchedule, CustomSchedule, LinearSchedule, LogitLinearSchedule
 from countsdiff.core.schedule._discrete import BlackoutSchedule, JumpSchedule
 
@@ -50,5 +50,6 @@ __all__ = [
     "ScheduleValue",
     "Spacing",
     "SurvivalSchedule",
+    "check_schedule",
     "get_schedule",
 ]

@@ -83,3 +83,15 @@ class SurvivalSchedule(ABC):
         grid = self.inverse(even)
         grid[0], grid[-1] = 1.0, 0.0
         return grid
+
+
+def check_schedule(schedule: object) -> None:
+    """Check that a schedule is one, and not its name or a function: those :func:`get_schedule` takes.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
+    """
+    if not isinstance(schedule, SurvivalSchedule):
+        raise TypeError(f"schedule is a SurvivalSchedule, such as get_schedule('cosine'); got {schedule!r}.")
