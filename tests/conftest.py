@@ -18,6 +18,11 @@ from scipy import sparse
 torch.set_num_threads(1)  # the tensors are tiny: a second thread costs more than it does
 
 
+def pytest_collection_modifyitems(items):
+    # the kernel that all tutorials share takes long to start: idle workers would take the last ones, and start another
+    items.sort(key=lambda item: "tutorials" not in item.path.parts)
+
+
 def pytest_collection_finish():
     gc.freeze()  # what was imported stays: looking through it again and again takes a fifth of the tests' time
     gc.set_threshold(10_000, 20, 20)

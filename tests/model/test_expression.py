@@ -66,9 +66,10 @@ def test_scvi_criticism_takes_the_model(make_adata, train):
     adata.X = adata.X.astype(int)  # scvi-tools 1.4.2 fails on sparse counts of type float
     model = train(adata)
     check = PosteriorPredictiveCheck(adata, {"countsdiff": model}, n_samples=2)
-    check.coefficient_of_variation()
-    table = check.metrics["cv_gene"]
-    assert np.corrcoef(table["countsdiff"], table["Raw"])[0, 1] > 0.8
+    # what its metrics are computed of; computing one compiles code for ten seconds, none of it ours
+    draws, raw = (check.samples_dataset[name].data.todense() for name in ("countsdiff", "Raw"))
+    assert draws.shape == (*adata.shape, 2)
+    assert np.corrcoef(draws.mean((0, 2)), raw.mean(0))[0, 1] > 0.8
 
 
 def test_arguments_are_those_of_scvi_tools():
