@@ -23,6 +23,15 @@ def test_an_exact_denoiser_does_not_drift(make_context, gamma_poisson):
     assert factors == pytest.approx([1.0] * N_STEPS, abs=4.5 * 4.0 / 4.0 / N_OBS**0.5)
 
 
+def test_the_luck_of_few_paths_is_no_drift(make_context, gamma_poisson):
+    # one entry in a hundred has hundreds of counts, or none: sums of intensities differ between paths, as births do
+    mean = torch.tensor([1.0] * 99 + [100.0])
+    truth = gamma_poisson(shape=[1.0] * 99 + [0.05], mean=mean.tolist())
+    for seed in range(5):
+        path = RowGenerator(seed, torch.arange(10))
+        assert fit_drift(truth, [make_context(10, 100)], [path], N_STEPS) == pytest.approx([1.0] * N_STEPS, abs=1e-5)
+
+
 def test_finds_the_drift_that_was_there(make_context, gamma_poisson):
     truth = gamma_poisson(shape=[2.0, 0.4], mean=[3.0, 1.0])
 
