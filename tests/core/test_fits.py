@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from countsdiff.core.fits import fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
+from countsdiff.core.fits import (
+    fit_level,
+    fit_level_of_law,
+    fit_means,
+    fit_memory,
+    fit_sharpness,
+    fit_slope,
+    fit_tail,
+)
 from countsdiff.core.heads import multiplier
 
 
@@ -52,6 +60,31 @@ def test_level_of_few_counts_stays_near_one():
     assert fit_level(counts, mean, spread=error) == pytest.approx(1.1**0.5)
     assert fit_level(counts, mean) == pytest.approx(1.1)
     assert fit_level(counts.repeat(10_000), mean.repeat(10_000), spread=0.05) == pytest.approx(1.1, rel=1e-3)
+
+
+def test_level_of_a_law_is_the_most_likely(generator):
+    mean, shape = torch.rand(5_000, generator=generator) * 4.0, torch.full((5_000,), 0.7)
+    counts = torch.poisson(1.3 * mean / 0.7 * torch._standard_gamma(shape, generator=generator), generator=generator)
+    level = fit_level_of_law(counts, mean, shape)
+    logits = [torch.log(a * level * mean / shape) for a in (0.99, 1.0, 1.01)]
+    less, best, more = (torch.distributions.NegativeBinomial(shape, logits=v).log_prob(counts).sum() for v in logits)
+    assert best > max(less, more)
+    assert fit_level_of_law(1.3 * mean, mean, shape) == pytest.approx(1.3, rel=1e-5)
+    assert fit_level_of_law(torch.zeros(2), torch.ones(2), torch.ones(2)) == 1.0
+
+
+def test_a_variable_that_has_half_of_all_counts_does_not_rule_the_level_of_a_law(generator):
+    mean, shape = torch.full((20, 301), 0.5), torch.full((20, 301), 2.0)
+    mean[:, 0], shape[:, 0] = 150.0, 0.1
+    levels, sums = [], []
+    for _ in range(20):
+        counts = torch.poisson(mean / shape * torch._standard_gamma(shape, generator=generator), generator=generator)
+        levels.append(fit_level_of_law(*(v.flatten() for v in (counts, mean, shape))))
+        sums.append(fit_level(counts.flatten(), mean.flatten()))
+    # of 6,000 counts with a variance of .625 and 20 of 2,250,000, by their information on the logarithm of the mean
+    error = (6_000 * 0.5**2 / 0.625 + 20 * 0.1) ** -0.5
+    assert torch.tensor(levels).log().abs().max() < 4.0 * error
+    assert torch.tensor(sums).log().std() > 5.0 * error
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.4, 1.0, 1.2])

@@ -67,3 +67,14 @@ def test_one_half_tells_how_dispersed_the_other_is(index):
     totals = index * rng.poisson(np.stack([true * exposure / 2] * 2) / index)
     halves = torch.as_tensor(np.stack([exposure / 2] * 2))
     assert dispersion_index(torch.as_tensor(totals), halves) == index
+
+
+def test_no_variable_decides_for_all_what_their_dispersion_is():
+    # three observations, all in one half, have thousands of counts of some variables that hardly any other shows
+    true, exposure, rng = variables()
+    totals, exposures = rng.poisson(true * exposure, (2, N_VARS)), np.stack([exposure, exposure])
+    totals[0, :10] = 3_000
+    assert dispersion_index(torch.as_tensor(totals), torch.as_tensor(exposures)) == 1.0
+    totals = 4 * rng.poisson(true * exposure / 4, (2, N_VARS))
+    totals[0, :10] = 3_000
+    assert dispersion_index(torch.as_tensor(totals), torch.as_tensor(exposures)) == 4.0

@@ -30,6 +30,7 @@ from countsdiff.core.random import RowGenerator
 from countsdiff.core.sampler import SamplerConfig, at_most, largest_mean, reverse_step
 
 _FEW_ZEROS = 1e-3  # share of the counts
+_LEVELS = 5.0  # logarithm of the largest level that is looked for
 _PRECISION = 1e-6  # of logarithms of shapes and tails: data tell less, and every halving looks at all counts
 
 
@@ -59,6 +60,35 @@ def fit_level(counts: Tensor, mean: Tensor, spread: float = math.inf) -> float:
         return 1.0
     uncertain = float((counts - mean).square().sum()) / expected**2
     return math.exp(math.log(total / expected) / (1.0 + uncertain / spread**2))
+
+
+def fit_level_of_law(counts: Tensor, mean: Tensor, shape: Tensor) -> float:
+    """Level at which negative-binomial laws make counts most likely, see :func:`fit_level`.
+
+    It does not make predictions add up to the counts. Where one variable holds half of all counts, and varies widely,
+    sums are its luck; here entries count by how well they are known, and the others speak, too.
+
+    Parameters
+    ----------
+    counts
+        Counts that were hidden and predicted, shape ``(n,)``.
+    mean, shape
+        Their predicted laws, same shape.
+
+    Returns
+    -------
+    float
+        a, so that Σ (count − a mean) / (1 + a mean / shape) is 0; 1 where there is no count to go by.
+    """
+    counts, mean, shape = (v.to(torch.float64) for v in (counts, mean, shape))
+    if not float(counts.sum()) > 0.0:
+        return 1.0
+
+    def too_low(log_level: float) -> bool:
+        levelled = math.exp(log_level) * mean
+        return bool(((counts - levelled) / (1.0 + levelled / shape)).sum() > 0.0)
+
+    return math.exp(_bisect(too_low, -_LEVELS, _LEVELS))
 
 
 def fit_slope(counts: Tensor, mean: Tensor, base: Tensor, spread: float = math.inf) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 _INDICES = (1.0, 2.0, 4.0, 8.0, 16.0)  # of dispersion, which are tried
 _MOST_TRIED = 20_000  # variables: more tell little new of one number
+_FEW = 100  # counts, up to which means depend on the index
 _ROUNDS = 100  # of the prior and posteriors in turn, at most
 _N_POINTS, _REACH = 64, 6.0  # of the grid of a variable: as many, and standard deviations away from its own mean
 _SETTLED = 1e-3  # a prior that moves by less has come to rest
@@ -61,6 +62,9 @@ def posterior_means(total: Tensor, exposure: Tensor, index: float = 1.0) -> Tens
 def dispersion_index(totals: Tensor, exposures: Tensor) -> float:
     """Index for :func:`posterior_means` with which one half of the observations says most of the other.
 
+    Only variables of few counts are asked: what others have hardly depends on the index, and one that three
+    observations have thousands of, all in one half, would decide for all.
+
     Parameters
     ----------
     totals, exposures
@@ -69,11 +73,12 @@ def dispersion_index(totals: Tensor, exposures: Tensor) -> float:
     in_both = (exposures > 0.0).all(0).nonzero().squeeze(1)
     in_both = in_both[:: math.ceil(len(in_both) / _MOST_TRIED) or 1]
     (total, other), (exposure, other_exposure) = totals[:, in_both].double(), exposures[:, in_both].double()
-    if not float(total.sum()) > 0.0:
+    few = total + other <= _FEW
+    if not float(total.sum()) > 0.0 or not few.any():
         return 1.0
 
     def surprise(index: float) -> float:
         mean = posterior_means(total, exposure, index)
-        return float((other_exposure * mean - other * mean.log()).sum())
+        return float((other_exposure * mean - other * mean.log())[few].sum())
 
     return min(_INDICES, key=surprise)

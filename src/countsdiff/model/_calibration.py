@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from countsdiff.core.calibration import N_DRIFT, Corrections
-from countsdiff.core.fits import fit_drift, fit_level, fit_means, fit_memory, fit_sharpness, fit_slope, fit_tail
+from countsdiff.core.fits import (
+    fit_drift,
+    fit_level,
+    fit_level_of_law,
+    fit_means,
+    fit_memory,
+    fit_sharpness,
+    fit_slope,
+    fit_tail,
+)
 from countsdiff.core.heads import GammaHead
 from countsdiff.core.interfaces import Context
 from countsdiff.core.masks import as_numbers
@@ -188,9 +197,13 @@ def _fit_shapes(known: _Predictions, unknown: _Predictions, trust: float) -> tup
     """Sharpness and tail of the laws, with a weight of `trust` for trained entries."""
     if known.shape is None or unknown.shape is None:
         return 1.0, math.inf
-    # each part at its own level: otherwise the shapes would compensate for errors of the level
-    mean = torch.cat([part.level() * part.mean for part in (known, unknown)])
     counts, shape = torch.cat([known.counts, unknown.counts]), torch.cat([known.shape, unknown.shape])
+    # each part at its own level: otherwise the shapes would compensate for errors of the level
+    levels = (
+        fit_level_of_law(known.counts, known.mean, known.shape),
+        fit_level_of_law(unknown.counts, unknown.mean, unknown.shape),
+    )
+    mean = torch.cat([level * part.mean for level, part in zip(levels, (known, unknown), strict=True)])
     share_known = max(trust, 0.01)
     each = len(known) / max(len(unknown), 1) * (1.0 - share_known) / share_known
     weights = torch.cat([torch.ones(len(known), dtype=torch.float64), torch.full((len(unknown),), each)])

@@ -18,6 +18,8 @@ from countsdiff.model.missing import Missing, resolve_missing
 from countsdiff.model.request import Request
 from countsdiff.model.write import collect
 
+_PRIOR_DF = 10.0  # degrees of freedom that a gene's common variance counts for in either group
+
 
 class DifferentialModel(CellModel):
     """Differential expression by multiple imputation."""
@@ -40,7 +42,8 @@ class DifferentialModel(CellModel):
         """Test for differences between groups of cells with missing entries, not treating imputed values as measured.
 
         Missing entries are drawn several times. Every completed data set gets Welch's t test on log1p of counts per
-        `target_sum`; the estimates are pooled by Rubin's rules, whose variance includes how much the imputations differ
+        `target_sum`, with the variances of small groups drawn towards the gene's common one; the estimates are pooled
+        by Rubin's rules, whose variance includes how much the imputations differ
         (:func:`~countsdiff.metrics.pool_imputations`).
 
         Register the groups as labels or covariates: between groups that it does not know the model assumes no
@@ -202,8 +205,16 @@ class _Moments:
 
 
 def _welch(mean: NDArray, variance: NDArray, size: NDArray) -> tuple[NDArray[np.float64], ...]:
-    """Means of two groups, the variance of their difference, and its degrees of freedom, gene by gene."""
-    v, w = variance / size
-    spread = np.square(v) / (size[0] - 1) + np.square(w) / (size[1] - 1)
+    """Means of two groups, the variance of their difference, and its degrees of freedom, gene by gene.
+
+    Variances are drawn towards the one that both groups have together, as if that was known of `_PRIOR_DF` cells of
+    each (cf. Smyth 2004, who draws towards other genes): of ten cells all may show zero, by chance, and a variance of
+    zero makes any difference certain.
+    """
+    own = size - 1.0
+    together = (own * variance).sum(0) / own.sum()
+    df = own + _PRIOR_DF
+    v, w = (own * variance + _PRIOR_DF * together) / (df * size)
+    spread = np.square(v) / df[0] + np.square(w) / df[1]
     df = np.divide(np.square(v + w), spread, out=np.ones_like(v), where=spread > 0)
-    return *mean, v + w, df
+    return *mean, v + w, np.minimum(df, own.sum())  # no more than all cells have
