@@ -49,7 +49,7 @@ class DifferentialModel(CellModel):
         Register the groups as labels or covariates: between groups that it does not know the model assumes no
         difference when it draws missing entries, and p-values are larger than they could be (Meng 1994). Even with
         registered groups the network shrinks weak differences, and tests are conservative: without any difference, 0 to
-        1 % of them were significant at 5 % where 20 to 50 % of the entries were missing.
+        2 % of them were significant at 5 % where 20 to 50 % of the entries were missing.
 
         Parameters
         ----------
